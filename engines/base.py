@@ -1,0 +1,185 @@
+"""What is built, for what, and how it is run: Target, Engine, Session.
+
+Python 3.10 and numpy are enough for this folder: it is what travels to a device.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from engines.audit import RealizedLayer
+
+Arrays = Mapping[str, "NDArray[np.generic]"]
+"""Tensors by name, batch first."""
+
+StepDone = Callable[[str, int, int], bool]
+"""Called with (phase, steps done, steps in all); returns False to cancel the work."""
+
+
+class EngineError(Exception):
+    """Something about an engine went wrong; the message says what, where and what to do."""
+
+
+class RuntimeMissing(EngineError):
+    """This machine lacks the library, driver or GPU that the work needs."""
+
+
+class BuildFailed(EngineError):
+    """The runtime refused the graph or the settings."""
+
+
+class BuildCancelled(EngineError):
+    """The build was cancelled from outside."""
+
+
+class EngineDamaged(EngineError):
+    """The engine file is not the one that was recorded; it was not loaded."""
+
+
+@dataclass(frozen=True)
+class BatchProfile:
+    """Batch sizes that an engine of dynamic batch takes, and the one it is tuned for."""
+
+    min: int = 1
+    opt: int = 8
+    max: int = 64
+
+
+@dataclass(frozen=True)
+class Target:
+    """One named place to ship to: a runtime and what to build for it."""
+
+    name: str
+    runtime: str
+    """A key of `engines.ENGINES`: onnxruntime, tensorrt, tensorrt-rtx."""
+    precisions: tuple[str, ...] = ("fp32",)
+    """Of `fp32`, `fp16`, `int8`; precision itself lives in the graph."""
+    compute_capabilities: tuple[str, ...] = ()
+    """Such as `8.6`; empty: portable (TensorRT-RTX) or the GPU at hand (TensorRT)."""
+    batch: BatchProfile = field(default_factory=BatchProfile)
+    threads: int = 1
+    """Of a CPU session."""
+    workspace_bytes: int | None = None
+    """Scratch memory that a TensorRT engine may take; None: the runtime's default."""
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An input or output of an engine; a dynamic dimension is -1."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class BuiltEngine:
+    """What a build left on disk, and what is known of it."""
+
+    file: Path
+    bytes: int
+    sha256: str
+    seconds: float
+    layers: tuple[RealizedLayer, ...]
+    """What was really built, in execution order."""
+    versions: Mapping[str, str]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Flags and options as read back from the builder."""
+    log: tuple[str, ...] = ()
+    """The builder's warnings, without known noise."""
+
+
+class Session(ABC):
+    """A loaded engine. Not thread-safe; returned arrays belong to the caller. Use it as a context manager."""
+
+    @property
+    @abstractmethod
+    def inputs(self) -> tuple[TensorInfo, ...]: ...
+
+    @property
+    @abstractmethod
+    def outputs(self) -> tuple[TensorInfo, ...]: ...
+
+    @abstractmethod
+    def run(self, feeds: Arrays) -> dict[str, NDArray[np.generic]]:
+        """Blocks until the outputs are in host memory."""
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class Engine(ABC):
+    """One runtime: how it builds a graph and opens what it built. Stateless."""
+
+    runtime: ClassVar[str]
+    suffix: ClassVar[str]
+    """Of an engine file: `.onnx` or `.plan`."""
+    family: ClassVar[str]
+    """The Q/DQ placement family whose INT8 graph it takes: `cpu`, `tensorrt`, `tensorrt-rtx`."""
+
+    @abstractmethod
+    def versions(self) -> dict[str, str]:
+        """Versions of the libraries that shape an engine; cheap, and empty where they are not installed."""
+
+    @abstractmethod
+    def why_not_build(self, target: Target) -> str | None:
+        """None where this machine can build for the target; else what it lacks and how to get it."""
+
+    @abstractmethod
+    def why_not_run(self, target: Target) -> str | None:
+        """None where this machine can run an engine of the target; else what it lacks."""
+
+    @abstractmethod
+    def build(
+        self, graph: Path, precision: str, target: Target, to: Path, on_step: StepDone | None = None
+    ) -> BuiltEngine:
+        """Compiles an ONNX file into the file `to`.
+
+        Raises RuntimeMissing, BuildFailed or BuildCancelled; on any of them `to` does not exist.
+        """
+
+    @abstractmethod
+    def open(self, engine: Path, sha256: str, target: Target) -> Session:
+        """Verifies the file against its digest, then loads it.
+
+        Raises EngineDamaged before a byte reaches the runtime, RuntimeMissing where it cannot run here.
+        """
+
+
+def sha256_of_file(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def verified_bytes(engine: Path, sha256: str) -> bytes:
+    """The engine's bytes, read once, of the recorded digest; raises EngineDamaged otherwise."""
+    try:
+        data = engine.read_bytes()
+    except OSError as error:
+        raise EngineDamaged(f"{engine}: cannot be read ({error.strerror}); build it again") from error
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise EngineDamaged(
+            f"{engine}: SHA-256 is {found[:12]}…, recorded was {sha256[:12]}…; it was not loaded. Build it again"
+        )
+    return data
