@@ -1,0 +1,1 @@
+"""WHAT runs, in which order, on which files."""

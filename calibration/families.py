@@ -1,0 +1,84 @@
+"""What each family of runtimes wants of a Q/DQ graph, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Family:
+    """How one kind of runtime represents quantized tensors, and which rules place them."""
+
+    name: str
+    rules: Literal["cpu", "tensorrt"]
+    activation_dtype: Literal["int8", "uint8"]
+    symmetric_activations: bool
+    """True: the zero-point is 0 and the scale comes from amax. False: the scale covers [low, high]."""
+    weight_limit: int
+    """Weights are signed symmetric per output channel, in [-weight_limit, weight_limit]."""
+    int32_bias: bool
+    """True: biases are INT32 with scale s_x * s_w. False: they stay float."""
+    quantizes_downsampled_skip: bool
+    """Whether the convolution on a skip gets a Q of its own before the residual add reads it."""
+    reason: str
+
+
+_TENSORRT_REASON = "TensorRT refuses zero-points, UINT8 scaled for 255 levels and an INT32 bias behind DequantizeLinear"
+
+FAMILY: dict[str, Family] = {
+    family.name: family
+    for family in (
+        Family(
+            name="cpu-vnni",
+            rules="cpu",
+            activation_dtype="uint8",
+            symmetric_activations=False,
+            weight_limit=127,
+            int32_bias=True,
+            quantizes_downsampled_skip=True,  # every convolution has a Q on its output
+            reason="vpdpbusd multiplies unsigned activations by signed weights without saturating",
+        ),
+        Family(
+            name="cpu-avx2",
+            rules="cpu",
+            activation_dtype="uint8",
+            symmetric_activations=False,
+            weight_limit=64,  # vpmaddubsw adds two u8 x s8 products in INT16: 2 * 255 * 64 = 32,640 still fits
+            int32_bias=True,
+            quantizes_downsampled_skip=True,  # every convolution has a Q on its output
+            reason="without VNNI, vpmaddubsw saturates in INT16 unless weights have 7 bits",
+        ),
+        Family(
+            name="cpu-arm64",
+            rules="cpu",
+            activation_dtype="int8",
+            symmetric_activations=False,
+            weight_limit=127,
+            int32_bias=True,
+            quantizes_downsampled_skip=True,  # every convolution has a Q on its output
+            reason="sdot and smmla multiply signed by signed",
+        ),
+        Family(
+            name="tensorrt",
+            rules="tensorrt",
+            activation_dtype="int8",
+            symmetric_activations=True,
+            weight_limit=127,
+            int32_bias=False,
+            quantizes_downsampled_skip=True,  # NVIDIA, "Q/DQ placement recommendations": INT8 into the fused add
+            reason=_TENSORRT_REASON,
+        ),
+        Family(
+            name="tensorrt-rtx",
+            rules="tensorrt",
+            activation_dtype="int8",
+            symmetric_activations=True,
+            weight_limit=127,
+            int32_bias=False,
+            quantizes_downsampled_skip=False,  # built both ways with 1.7: the same kernels, the same bytes
+            reason=_TENSORRT_REASON,
+        ),
+    )
+}
+"""Placement families by name."""

@@ -1,0 +1,222 @@
+"""The FP16 graph: half precision inside, float32 at its inputs and outputs, float32 where half would overflow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from calibration.errors import CalibrationError, GraphRefused
+from calibration.graph import SATURATING_OPERATORS, Graph
+from calibration.prepare import opset_of
+from calibration.ranges import Ranges
+
+HALF_MAX = 65504.0
+_HEADROOM = 2.0
+"""Calibration has not seen everything: a measured magnitude may double before half precision overflows."""
+
+_WORST_CONSTANT_ERROR = 0.01
+"""Relative error of a scalar, such as an epsilon, at which rounding it to half precision changes its meaning."""
+
+_FLOAT, _HALF = TensorProto.FLOAT, TensorProto.FLOAT16
+
+
+def float16_from_float32(model: ModelProto, ranges: Ranges) -> ModelProto:
+    """A prepared model in half precision, its inputs and outputs still float32.
+
+    The ranges must be the exact extremes (method `minmax`). The nodes that `float32_nodes` lists keep float32, with
+    casts around them. Raises CalibrationError on ranges of another method.
+    """
+    return _Converter(model, float32_nodes(model, ranges)).converted()
+
+
+def float32_nodes(model: ModelProto, ranges: Ranges) -> dict[str, str]:
+    """The nodes that stay in float32, each with its reason."""
+    if ranges.method != "minmax":
+        raise CalibrationError(
+            f"ranges of method {ranges.method!r} cut off what half precision must hold; give those of 'minmax'"
+        )
+    graph = Graph(model)
+    opset = opset_of(model)
+    found = ((node.name, _why_float32(graph, node, ranges, opset)) for node in graph.nodes)
+    return {name: reason for name, reason in found if reason is not None}
+
+
+def _why_float32(graph: Graph, node: NodeProto, ranges: Ranges, opset: int) -> str | None:
+    if node.domain not in {"", "ai.onnx"}:
+        return f"{node.domain}.{node.op_type} is not a standard operator, so what it takes is unknown"
+    if not any(graph.is_float(name) for name in (*node.input, *node.output) if name):
+        return None
+    if not _takes_half(node, opset):
+        return f"{node.op_type} has no half precision in opset {opset}"
+    for name in (*node.input, *node.output):
+        if name in graph.initializers and graph.is_float(name):
+            reason = _why_not_half(name, graph.constant(name))
+        else:
+            reason = _why_too_large(graph, name, ranges)
+        if reason is not None:
+            return reason
+    return None
+
+
+def _why_too_large(graph: Graph, name: str, ranges: Ranges) -> str | None:
+    # What only a Relu or Clip reads is not measured: below, it saturates to what the Relu makes of it anyway.
+    reader = graph.sole_reader(name) if name else None
+    if name not in ranges.tensors and reader is not None and reader.op_type in SATURATING_OPERATORS:
+        name = reader.output[0]
+    if name not in ranges.tensors:
+        return None
+    amax = ranges.tensors[name].amax
+    if amax * _HEADROOM <= HALF_MAX:
+        return None
+    return f"tensor {name!r} reaches {amax:.6g}; half precision ends at {HALF_MAX:.0f}, and headroom of 2 is kept"
+
+
+def _why_not_half(name: str, values: NDArray[np.float32]) -> str | None:
+    if not values.size:
+        return None
+    amax = float(np.abs(values).max())
+    if amax > HALF_MAX:
+        return f"constant {name!r} reaches {amax:.6g}; half precision ends at {HALF_MAX:.0f}"
+    scalar = float(values.reshape(-1)[0])
+    if values.size == 1 and abs(float(np.float16(scalar)) - scalar) > _WORST_CONSTANT_ERROR * abs(scalar):
+        return f"constant {name!r} is {scalar:.6g}, which half precision cannot represent"
+    return None
+
+
+def _takes_half(node: NodeProto, opset: int) -> bool:
+    """Whether the operator's definition gives a float operand of this node the choice of half precision."""
+    if any(attribute.name == "dtype" for attribute in node.attribute):
+        return False
+    schema = onnx.defs.get_schema(node.op_type, opset)
+    return any(
+        "tensor(float16)" in types for types in (*_types(schema, schema.inputs), *_types(schema, schema.outputs))
+    )
+
+
+def _only_float(
+    formal: Sequence[onnx.defs.OpSchema.FormalParameter], schema: onnx.defs.OpSchema, count: int
+) -> set[int]:
+    """Positions that have no half precision by definition, such as the scales of a Resize."""
+    types = _types(schema, formal)
+    # The last parameter of Concat, Max and the like stands for all that follow.
+    return {i for i in range(count) if types and "tensor(float16)" not in types[min(i, len(types) - 1)]}
+
+
+def _types(schema: onnx.defs.OpSchema, formal: Sequence[onnx.defs.OpSchema.FormalParameter]) -> list[frozenset[str]]:
+    """The types that each parameter may have."""
+    named = {constraint.type_param_str: constraint.allowed_type_strs for constraint in schema.type_constraints}
+    return [frozenset(named.get(parameter.type_str, [parameter.type_str])) for parameter in formal]
+
+
+class _Converter:
+    """Builds the half-precision copy of one model."""
+
+    def __init__(self, model: ModelProto, kept: dict[str, str]) -> None:
+        self._model = model
+        self._graph = Graph(model)
+        self._opset = opset_of(model)
+        self._kept = kept
+        self._nodes: list[NodeProto] = []
+        self._initializers: dict[str, TensorProto] = {}
+        self._type: dict[str, int] = dict.fromkeys(self._graph.inputs, _FLOAT)  # of float tensors in the new graph
+        self._casts: dict[tuple[str, int], str] = {}
+        self._taken = {name for node in model.graph.node for name in (*node.input, *node.output, node.name)}
+
+    def converted(self) -> ModelProto:
+        for node in self._graph.nodes:
+            self._convert(node)
+        result = ModelProto()
+        result.CopyFrom(self._model)
+        del result.graph.node[:], result.graph.initializer[:], result.graph.value_info[:]
+        result.graph.node.extend(self._nodes)
+        result.graph.initializer.extend(self._initializers.values())
+        try:
+            onnx.checker.check_model(result, full_check=True)
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+            raise GraphRefused(f"the graph has no valid form in half precision: {error}") from error
+        return result
+
+    def _convert(self, original: NodeProto) -> None:
+        node = NodeProto()
+        node.CopyFrom(original)
+        wanted = _FLOAT if node.name in self._kept else _HALF
+        float_inputs, float_outputs = self._float_positions(node) if wanted == _HALF else (set(), set())
+        for position, name in enumerate(original.input):
+            if name:
+                node.input[position] = self._input(name, _FLOAT if position in float_inputs else wanted)
+        if wanted == _HALF:
+            _mend_attributes(node)
+        renamed = self._outputs(node, wanted, float_outputs)
+        self._nodes.append(node)
+        for inner, outer in renamed:
+            self._nodes.append(self._cast_node(inner, outer, _FLOAT))
+
+    def _float_positions(self, node: NodeProto) -> tuple[set[int], set[int]]:
+        schema = onnx.defs.get_schema(node.op_type, self._opset)
+        inputs = _only_float(schema.inputs, schema, len(node.input))
+        return inputs, _only_float(schema.outputs, schema, len(node.output))
+
+    def _input(self, name: str, wanted: int) -> str:
+        """The tensor in the type that a reader wants, cast once for all its readers."""
+        if not self._graph.is_float(name):
+            if name in self._graph.initializers:
+                self._initializers.setdefault(name, self._graph.initializers[name])
+            return name
+        if name in self._graph.initializers:
+            return self._initializer(name, wanted)
+        if self._type.get(name, _FLOAT) == wanted:
+            return name
+        if (name, wanted) not in self._casts:
+            cast = self._name(f"{name}_float{16 if wanted == _HALF else 32}")
+            self._nodes.append(self._cast_node(name, cast, wanted))
+            self._casts[name, wanted] = cast
+        return self._casts[name, wanted]
+
+    def _initializer(self, name: str, wanted: int) -> str:
+        if wanted == _FLOAT:
+            self._initializers.setdefault(name, self._graph.initializers[name])
+            return name
+        if (name, wanted) not in self._casts:
+            half = self._casts[name, wanted] = self._name(f"{name}_float16")
+            values = self._graph.constant(name).astype(np.float16)
+            self._initializers[half] = numpy_helper.from_array(values, half)
+        return self._casts[name, wanted]
+
+    def _outputs(self, node: NodeProto, wanted: int, float_outputs: set[int]) -> Sequence[tuple[str, str]]:
+        """Notes the types of what a node writes; graph outputs in half precision get an inner name and a cast."""
+        renamed = []
+        for position, name in enumerate(node.output):
+            if not name or not self._graph.is_float(name):
+                continue
+            written = _FLOAT if position in float_outputs else wanted
+            self._type[name] = written
+            if written == _HALF and name in self._graph.outputs:
+                node.output[position] = self._name(f"{name}_float16")
+                renamed.append((node.output[position], name))
+                self._type[name] = _FLOAT
+                self._casts[name, _HALF] = node.output[position]
+        return renamed
+
+    def _cast_node(self, source: str, target: str, to: int) -> NodeProto:
+        return helper.make_node("Cast", [source], [target], name=self._name(f"Cast_{target}"), to=to)
+
+    def _name(self, wanted: str) -> str:
+        name, number = wanted, 2
+        while name in self._taken:
+            name, number = f"{wanted}_{number}", number + 1
+        self._taken.add(name)
+        return name
+
+
+def _mend_attributes(node: NodeProto) -> None:
+    """Where an attribute, not an input, says that the output is float32, it now says float16."""
+    for attribute in node.attribute:
+        if node.op_type == "Cast" and attribute.name == "to" and attribute.i == _FLOAT:
+            attribute.i = int(_HALF)
+        if node.op_type == "ConstantOfShape" and attribute.name == "value" and attribute.t.data_type == _FLOAT:
+            values = numpy_helper.to_array(attribute.t).astype(np.float16)
+            attribute.t.CopyFrom(numpy_helper.from_array(values, attribute.t.name))

@@ -1,0 +1,65 @@
+"""Where Q/DQ pairs go, per family of runtimes, and why each node is quantized or not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from onnx import ModelProto
+
+from calibration.errors import CalibrationError
+from calibration.families import FAMILY
+from calibration.graph import Graph
+from calibration.placement_cpu import place_cpu
+from calibration.placement_tensorrt import place_tensorrt
+from calibration.sites import Activation, Decision, Sites, Weight
+
+__all__ = ["Activation", "Decision", "Placement", "Weight", "place"]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What a family gets in INT8: one decision per node, and the tensors that follow from the decisions."""
+
+    family: str
+    decisions: tuple[Decision, ...]
+    activations: tuple[Activation, ...]
+    weights: tuple[Weight, ...]
+
+    @property
+    def tensors(self) -> frozenset[str]:
+        """The activations that get a Q/DQ pair."""
+        return frozenset(activation.tensor for activation in self.activations)
+
+    @property
+    def quantized_nodes(self) -> tuple[str, ...]:
+        """Names of the nodes that are meant to run in INT8."""
+        return tuple(decision.node for decision in self.decisions if decision.quantized)
+
+    def to_json(self) -> dict[str, Any]:
+        """A document for `json.dumps`."""
+        return {"schema_version": 1, **asdict(self)}
+
+
+def place(model: ModelProto, family: str) -> Placement:
+    """Decides for each node of a prepared model whether the family runs it in INT8."""
+    if family not in FAMILY:
+        raise CalibrationError(f"placement family {family!r} is unknown; choose from {', '.join(FAMILY)}")
+    graph = Graph(model)
+    sites = place_cpu(graph) if FAMILY[family].rules == "cpu" else place_tensorrt(graph, FAMILY[family])
+    return Placement(
+        family=family,
+        decisions=_decisions(graph, sites.reasons),
+        activations=tuple(sites.activations[name] for name in _in_graph_order(graph, sites)),
+        weights=tuple(sites.weights),
+    )
+
+
+def _decisions(graph: Graph, reasons: Mapping[str, tuple[bool, str]]) -> tuple[Decision, ...]:
+    return tuple(Decision(node.name, node.op_type, *reasons[node.name]) for node in graph.nodes)
+
+
+def _in_graph_order(graph: Graph, sites: Sites) -> Sequence[str]:
+    written = (name for node in graph.nodes for name in node.output)
+    return [name for name in (*graph.inputs, *written) if name in sites.activations]

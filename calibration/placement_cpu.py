@@ -1,0 +1,118 @@
+"""Rules for onnxruntime on a CPU."""
+
+from __future__ import annotations
+
+from onnx import NodeProto
+
+from calibration.graph import Edge, Graph
+from calibration.prepare import COMPUTE_OPERATORS
+from calibration.sites import (
+    PASS_THROUGH_OPERATORS,
+    Operands,
+    Sites,
+    Weight,
+    bias_of,
+    edges_of,
+    is_head,
+    operands_of,
+)
+
+_JOINING_OPERATORS = ("Add", "Concat")
+"""onnxruntime has QLinearAdd and QLinearConcat: INT8 in, INT8 out, each input with its own scale."""
+
+
+def place_cpu(graph: Graph) -> Sites:
+    """Convolutions from 8 bits to 8 bits, products from 8 bits to float, and what joins 8 bits with 8 bits."""
+    sites = Sites()
+    for node in graph.nodes:
+        if node.op_type in COMPUTE_OPERATORS:
+            _place_compute(graph, sites, node)
+    for node in graph.nodes:
+        if node.op_type not in COMPUTE_OPERATORS:
+            _place_between(graph, sites, node)
+    _read_dequantized_everywhere(graph, sites)
+    return sites
+
+
+def _place_compute(graph: Graph, sites: Sites, node: NodeProto) -> None:
+    operands = operands_of(graph, node)
+    if isinstance(operands, str):
+        sites.refuse(node, operands)
+    elif is_head(graph, node):
+        sites.refuse(node, "output head: rounding here reaches the answer directly, and it costs little in float")
+    else:
+        _quantize_compute(graph, sites, node, operands)
+
+
+def _quantize_compute(graph: Graph, sites: Sites, node: NodeProto, operands: Operands) -> None:
+    for edge in edges_of(node, operands.activations):
+        sites.read_dequantized(node.input[edge.position], [edge])
+    if operands.weight_axis is not None:
+        bias = bias_of(graph, node)
+        sites.weights.append(Weight(node.input[1], node.name, operands.weight_axis, node.input[0], bias))
+    if node.op_type == "Conv":
+        sites.read_dequantized(graph.tail(node), [])  # without a Q on its output a convolution stays float
+        sites.accept(node, "8 bits in and out: QLinearConv, with the Relu or Clip behind it")
+    elif node.op_type == "Gemm" and graph.tail(node) != node.output[0]:
+        sites.read_dequantized(graph.tail(node), [])  # else onnxruntime makes a float FusedGemm of the two
+        sites.accept(node, "8 bits in and out: QGemm, with the Relu or Clip behind it")
+    else:
+        sites.accept(node, "8-bit operands, float result: an integer product that scales as it writes")
+
+
+def _place_between(graph: Graph, sites: Sites, node: NodeProto) -> None:
+    inputs = [name for name in node.input if name and name not in graph.initializers]
+    in_8_bits = bool(inputs) and all(name in sites.activations for name in inputs)
+    if node.op_type in PASS_THROUGH_OPERATORS and node.input[0] in sites.activations:
+        _pass_through(graph, sites, node)
+    elif node.op_type in _JOINING_OPERATORS and len(inputs) > 1 and in_8_bits:
+        _join(graph, sites, node)
+    elif _is_cut(graph, node) and graph.tail(graph.producer[node.input[0]]) in sites.activations:
+        sites.accept(node, f"part of {graph.producer[node.input[0]].name}: its zero-point does the cutting")
+    else:
+        sites.refuse(node, f"onnxruntime has no 8-bit {node.op_type} that would pay here")
+
+
+def _pass_through(graph: Graph, sites: Sites, node: NodeProto) -> None:
+    if node.output[0] in graph.outputs:
+        sites.refuse(node, "its result is an output of the graph, which is float")
+        return
+    source = sites.activations[node.input[0]].range_from
+    sites.read_dequantized(node.output[0], [], source)
+    sites.accept(node, "moves 8-bit values and keeps their scale")
+
+
+def _join(graph: Graph, sites: Sites, node: NodeProto) -> None:
+    tail = graph.tail(node)
+    if tail in graph.outputs:
+        sites.refuse(node, "its result is an output of the graph, which is float")
+        return
+    if not any(_reads_8_bits(sites, edge.node) for edge in graph.readers.get(tail, ())):
+        sites.refuse(node, "only float operators read its result: rounding it to 8 bits would cost and win nothing")
+        return
+    sites.read_dequantized(tail, [])
+    sites.accept(node, f"QLinear{node.op_type}: all it reads is in 8 bits already")
+
+
+def _reads_8_bits(sites: Sites, node: NodeProto) -> bool:
+    between = node.op_type in PASS_THROUGH_OPERATORS or node.op_type in _JOINING_OPERATORS
+    return between or sites.is_quantized(node)
+
+
+def _is_cut(graph: Graph, node: NodeProto) -> bool:
+    producer = graph.producer.get(node.input[0]) if node.input else None
+    return producer is not None and graph.tail(producer) == node.output[0] != producer.output[0]
+
+
+def _read_dequantized_everywhere(graph: Graph, sites: Sites) -> None:
+    """An operator fuses only if its Q is all that reads it, so everyone else reads behind the Q."""
+    for tensor in list(sites.activations):
+        producer = graph.producer.get(tensor)
+        in_8_bits = producer is not None and sites.is_quantized(producer) and producer.op_type not in {"Gemm", "MatMul"}
+        readers = graph.readers.get(tensor, ())
+        chosen = readers if in_8_bits else _quantized(sites, readers)
+        sites.read_dequantized(tensor, list(chosen))
+
+
+def _quantized(sites: Sites, edges: tuple[Edge, ...]) -> list[Edge]:
+    return [edge for edge in edges if sites.is_quantized(edge.node)]

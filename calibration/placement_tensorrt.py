@@ -1,0 +1,97 @@
+"""Rules for TensorRT and TensorRT-RTX."""
+
+from __future__ import annotations
+
+import math
+
+from onnx import NodeProto
+
+from calibration.families import Family
+from calibration.graph import Edge, Graph
+from calibration.prepare import COMPUTE_OPERATORS
+from calibration.sites import Operands, Sites, Weight, edges_of, is_head, operands_of
+
+_LEAST_PRODUCT_SIZE = 16
+"""INT8 tensor cores multiply tiles of 16; a smaller product is padded and loses to float."""
+
+_OTHER_REASONS = {
+    "Relu": "fused with the kernel of the operator before it",
+    "Clip": "fused with the kernel of the operator before it",
+    "MaxPool": "TensorRT moves the Q behind it to before it, and pools in INT8",
+    "ConvTranspose": "TensorRT runs it in float whatever surrounds it",
+}
+
+
+def place_tensorrt(graph: Graph, family: Family) -> Sites:
+    """Both operands of each convolution and product or neither; a residual add reads the skip through the same DQ."""
+    sites = Sites()
+    for node in graph.nodes:
+        if node.op_type in COMPUTE_OPERATORS:
+            _place_compute(graph, sites, node)
+    for node in graph.nodes:
+        if node.op_type == "Add":
+            _place_residual(graph, sites, node, family)
+        elif node.op_type not in COMPUTE_OPERATORS:
+            sites.refuse(node, _OTHER_REASONS.get(node.op_type, f"TensorRT has no INT8 {node.op_type} that would pay"))
+    return sites
+
+
+def _place_compute(graph: Graph, sites: Sites, node: NodeProto) -> None:
+    operands = operands_of(graph, node)
+    if isinstance(operands, str):
+        sites.refuse(node, operands)
+    elif is_head(graph, node):
+        sites.refuse(node, "output head: rounding here reaches the answer directly, and it costs little in float")
+    elif (small := _small_dimension(graph, node)) is not None:
+        sites.refuse(node, f"a product with a dimension of {small}, below {_LEAST_PRODUCT_SIZE}: INT8 would be padded")
+    else:
+        _quantize(sites, node, operands)
+
+
+def _quantize(sites: Sites, node: NodeProto, operands: Operands) -> None:
+    for edge in edges_of(node, operands.activations):
+        sites.read_dequantized(node.input[edge.position], [edge])
+    if operands.weight_axis is not None:
+        sites.weights.append(Weight(node.input[1], node.name, operands.weight_axis, node.input[0], None))
+    sites.accept(node, "both operands in INT8")
+
+
+def _small_dimension(graph: Graph, node: NodeProto) -> int | None:
+    """K or N of a product where one is known to be below 16."""
+    if node.op_type == "Conv":
+        return None
+    shape = graph.shape(node.input[1]) or ()
+    sizes = [size for size in shape[-2:] if size is not None and size < _LEAST_PRODUCT_SIZE]
+    return min(sizes, default=None)
+
+
+def _place_residual(graph: Graph, sites: Sites, node: NodeProto, family: Family) -> None:
+    """The convolution that the add fuses into stays float; the skip is read in INT8 where that saves bytes."""
+    mains = _fusing_inputs(graph, sites, node)
+    if not mains:
+        sites.refuse(node, "no INT8 convolution ends in it")
+        return
+    skip = 1 - mains[0]
+    fused = f"fused into {graph.producer[node.input[mains[0]]].name}"
+    if node.input[skip] in sites.activations or (len(mains) > 1 and family.quantizes_downsampled_skip):
+        sites.read_dequantized(node.input[skip], [Edge(node, skip)])
+        sites.accept(node, f"{fused}; the skip is read in INT8")
+    else:
+        sites.refuse(node, f"{fused}; the skip is in float, as it comes")
+
+
+def _fusing_inputs(graph: Graph, sites: Sites, node: NodeProto) -> list[int]:
+    """Positions that come straight from an INT8 convolution which nothing else reads; the largest kernel first."""
+    found = []
+    for position, name in enumerate(node.input):
+        producer = graph.producer.get(name)
+        if producer is None or producer.op_type != "Conv" or graph.sole_reader(name) is None:
+            continue
+        if sites.is_quantized(producer):
+            found.append((-_kernel_size(graph, producer), position))
+    return [position for _, position in sorted(found)]
+
+
+def _kernel_size(graph: Graph, conv: NodeProto) -> int:
+    shape = graph.shape(conv.input[1]) or ()
+    return math.prod(size or 1 for size in shape[2:])

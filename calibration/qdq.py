@@ -1,0 +1,197 @@
+"""Ranges and a placement make a Q/DQ graph in standard ONNX."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from calibration.errors import GraphRefused
+from calibration.families import FAMILY, Family
+from calibration.graph import Graph
+from calibration.method import Range
+from calibration.placement import Activation, Placement, Weight
+from calibration.ranges import Ranges
+
+_LEAST_SCALE = float(np.finfo(np.float32).tiny)
+"""Runtimes flush what is smaller to zero, and divide by it."""
+
+_INT32_BIAS_LIMIT = 2**30
+"""A bias keeps one bit of headroom below the accumulator's range."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """real = scale * (integer - zero_point)."""
+
+    scale: float
+    zero_point: int
+
+
+def quantize(model: ModelProto, ranges: Ranges, placement: Placement) -> ModelProto:
+    """The prepared model with Q/DQ pairs where the placement wants them; inputs and outputs stay float32.
+
+    Raises GraphRefused where the placement holds nothing, CalibrationError where a tensor has no range.
+    """
+    if not placement.weights and not placement.activations:
+        raise GraphRefused(f"family {placement.family!r} finds nothing to quantize: {_refusals(placement)}")
+    return _Rewriter(model, ranges, placement).rewritten()
+
+
+def activation_grid(measured: Range, family: Family) -> Grid:
+    """The scale and zero-point that cover a range: zero is always representable exactly."""
+    if family.symmetric_activations:
+        return Grid(_float32_scale(measured.amax / 127), 0)
+    low, high = min(measured.low, 0.0), max(measured.high, 0.0)
+    scale = _float32_scale((high - low) / 255)
+    offset = round(-low / scale)
+    return Grid(scale, offset if family.activation_dtype == "uint8" else offset - 128)
+
+
+def weight_scales(
+    weight: NDArray[np.float32], axis: int, limit: int, least: NDArray[np.float64] | None = None
+) -> NDArray[np.float32]:
+    """Max-abs scales per channel, (channels,); a channel of zeros gets the largest scale of the others.
+
+    `least` bounds each scale from below, so that an INT32 bias can be represented.
+    """
+    others = tuple(i for i in range(weight.ndim) if i != axis)
+    scales = np.abs(weight).max(axis=others).astype(np.float64) / limit
+    largest = float(scales.max())
+    scales = np.where(scales > 0, scales, largest if largest > 0 else 1.0)
+    if least is not None:
+        scales = np.maximum(scales, least)
+    return np.maximum(scales, _LEAST_SCALE).astype(np.float32)
+
+
+def _least_weight_scales(bias: NDArray[np.float32], input_scale: float) -> NDArray[np.float64]:
+    """(channels,): from here on each bias fits into INT32, and its scale into float32."""
+    bias_scales = np.maximum(np.abs(bias.astype(np.float64)) / _INT32_BIAS_LIMIT, _LEAST_SCALE)
+    return np.asarray(bias_scales / input_scale, np.float64)
+
+
+def _float32_scale(scale: float) -> float:
+    """The scale as it is stored; a tensor that is all zero has any, so 1."""
+    return float(np.float32(max(scale, _LEAST_SCALE))) if scale > 0 else 1.0
+
+
+def _refusals(placement: Placement) -> str:
+    reasons = [f"{d.node} ({d.operator}): {d.reason}" for d in placement.decisions if d.operator != "Relu"]
+    return "; ".join(reasons[:3]) + (" …" if len(reasons) > 3 else "")
+
+
+class _Rewriter:
+    """Builds the quantized copy of one model."""
+
+    def __init__(self, model: ModelProto, ranges: Ranges, placement: Placement) -> None:
+        self._model = model
+        self._graph = Graph(model)
+        self._family = FAMILY[placement.family]
+        self._placement = placement
+        self._grids = {a.tensor: self._grid(a, ranges) for a in placement.activations}
+        self._new_initializers: list[TensorProto] = []
+        self._heads: dict[str, list[NodeProto]] = {}  # nodes that follow the one that writes a tensor
+        self._leads: dict[str, list[NodeProto]] = {}  # nodes that go before a node
+        self._inputs: dict[tuple[str, int], str] = {}  # what a node reads instead
+        self._taken = {name for node in model.graph.node for name in (*node.input, *node.output, node.name)}
+
+    def rewritten(self) -> ModelProto:
+        for activation in self._placement.activations:
+            self._add_pair(activation)
+        for weight in self._placement.weights:
+            self._add_weight(weight)
+        result = ModelProto()
+        result.CopyFrom(self._model)
+        del result.graph.node[:]
+        result.graph.node.extend(self._nodes())
+        self._set_initializers(result)
+        del result.graph.value_info[:]
+        onnx.checker.check_model(result, full_check=True)
+        return result
+
+    def _grid(self, activation: Activation, ranges: Ranges) -> Grid:
+        return activation_grid(ranges.of(activation.range_from), self._family)
+
+    def _add_pair(self, activation: Activation) -> None:
+        tensor, grid = activation.tensor, self._grids[activation.tensor]
+        dtype = np.dtype(self._family.activation_dtype)
+        scale = self._constant(f"{tensor}_scale", np.array(grid.scale, np.float32))
+        zero_point = self._constant(f"{tensor}_zero_point", np.array(grid.zero_point, dtype))
+        quantized, dequantized = self._name(f"{tensor}_quantized"), self._name(f"{tensor}_dequantized")
+        self._heads[tensor] = [
+            self._node("QuantizeLinear", [tensor, scale, zero_point], quantized),
+            self._node("DequantizeLinear", [quantized, scale, zero_point], dequantized),
+        ]
+        self._inputs |= dict.fromkeys(activation.readers, dequantized)
+
+    def _add_weight(self, weight: Weight) -> None:
+        values = self._graph.constant(weight.tensor)
+        if not np.isfinite(values).all():
+            raise GraphRefused(
+                f"weight {weight.tensor!r} of node {weight.node!r} is not finite; export another network"
+            )
+        bias = self._graph.constant(weight.bias) if weight.bias and self._family.int32_bias else None
+        input_scale = self._grids[weight.activation].scale
+        least = None if bias is None else _least_weight_scales(bias, input_scale)
+        scales = weight_scales(values, weight.axis, self._family.weight_limit, least)
+        shape = [-1 if i == weight.axis else 1 for i in range(values.ndim)]
+        limit = self._family.weight_limit
+        integers = np.clip(np.rint(values / scales.reshape(shape)), -limit, limit).astype(np.int8)
+        self._dequantized(weight.tensor, integers, scales, weight.axis, (weight.node, 1))
+        if bias is not None and weight.bias:
+            bias_scales = (np.float32(input_scale) * scales).astype(np.float32)
+            integers32 = np.rint(bias.astype(np.float64) / bias_scales).astype(np.int32)
+            self._dequantized(weight.bias, integers32, bias_scales, 0, (weight.node, 2))
+
+    def _dequantized(
+        self,
+        tensor: str,
+        integers: NDArray[np.int8] | NDArray[np.int32],
+        scales: NDArray[np.float32],
+        axis: int,
+        reader: tuple[str, int],
+    ) -> None:
+        """Stores integers and the DequantizeLinear that a node reads them through."""
+        stored = self._constant(f"{tensor}_quantized", integers)
+        scale = self._constant(f"{tensor}_scale", scales)
+        zero_point = self._constant(f"{tensor}_zero_point", np.zeros(scales.shape, integers.dtype))
+        output = self._name(f"{tensor}_dequantized")
+        node = self._node("DequantizeLinear", [stored, scale, zero_point], output)
+        node.attribute.append(helper.make_attribute("axis", axis))
+        self._leads.setdefault(reader[0], []).append(node)
+        self._inputs[reader] = output
+
+    def _nodes(self) -> list[NodeProto]:
+        nodes = [pair for name in self._graph.inputs for pair in self._heads.get(name, [])]
+        for original in self._graph.nodes:
+            node = NodeProto()
+            node.CopyFrom(original)
+            for position in range(len(node.input)):
+                node.input[position] = self._inputs.get((node.name, position), node.input[position])
+            nodes += [*self._leads.get(node.name, []), node]
+            nodes += [pair for name in node.output for pair in self._heads.get(name, [])]
+        return nodes
+
+    def _set_initializers(self, result: ModelProto) -> None:
+        used = {name for node in result.graph.node for name in node.input} | self._graph.outputs
+        kept = [tensor for tensor in self._model.graph.initializer if tensor.name in used]
+        del result.graph.initializer[:]
+        result.graph.initializer.extend([*kept, *self._new_initializers])
+
+    def _constant(self, name: str, values: NDArray[np.generic]) -> str:
+        unique = self._name(name)
+        self._new_initializers.append(numpy_helper.from_array(values, unique))
+        return unique
+
+    def _node(self, operator: str, inputs: list[str], output: str) -> NodeProto:
+        return helper.make_node(operator, inputs, [output], name=self._name(f"{operator}_{output}"))
+
+    def _name(self, wanted: str) -> str:
+        name, number = wanted, 2
+        while name in self._taken:
+            name, number = f"{wanted}_{number}", number + 1
+        self._taken.add(name)
+        return name

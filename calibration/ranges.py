@@ -1,0 +1,78 @@
+"""Ranges by tensor: from sketches, to and from JSON. They depend on data and method, never on the target."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from calibration import METHODS
+from calibration.errors import CalibrationError
+from calibration.method import Range
+from calibration.statistics import Sketches
+
+__all__ = ["Range", "Ranges", "ranges_from_sketches"]
+
+_SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """The range of each measured tensor, the method that chose them and the number of images behind them."""
+
+    method: str
+    images: int
+    tensors: Mapping[str, Range]
+
+    def of(self, tensor: str) -> Range:
+        """The range of a tensor. Raises CalibrationError naming it where it was not measured."""
+        try:
+            return self.tensors[tensor]
+        except KeyError:
+            raise CalibrationError(
+                f"tensor {tensor!r} has no range; calibrate the same prepared graph that is quantized"
+            ) from None
+
+    def save(self, path: Path) -> None:
+        """Writes JSON whose bytes depend on the ranges alone; floats come back bit for bit."""
+        document = {
+            "schema_version": _SCHEMA_VERSION,
+            "method": self.method,
+            "images": self.images,
+            "tensors": {name: {"low": r.low, "high": r.high} for name, r in sorted(self.tensors.items())},
+        }
+        # Python prints the shortest digits that read back as the same float.
+        path.write_text(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Ranges:
+        """Reads what `save` wrote. Raises CalibrationError on anything else, NaN and infinity included."""
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            if document["schema_version"] != _SCHEMA_VERSION:
+                raise ValueError(f"schema_version is {document['schema_version']}, not {_SCHEMA_VERSION}")
+            tensors = {name: _range_from_json(name, entry) for name, entry in document["tensors"].items()}
+            return cls(str(document["method"]), int(document["images"]), tensors)
+        except CalibrationError as error:
+            raise CalibrationError(f"{path}: {error}") from error
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CalibrationError(f"{path}: not a file of ranges ({error!r}); run calibration again") from error
+
+
+def ranges_from_sketches(sketches: Sketches, method_name: str) -> Ranges:
+    """Applies one of `calibration.METHODS` to every tensor; raises CalibrationError where no image was measured."""
+    if method_name not in METHODS:
+        raise CalibrationError(f"calibration method {method_name!r} is unknown; choose from {', '.join(METHODS)}")
+    if sketches.images == 0:
+        raise CalibrationError("the sketches hold no images; calibrate with at least one")
+    method = METHODS[method_name]
+    tensors = {name: method.range_of(sketches.tensors[name]) for name in sorted(sketches.tensors)}
+    return Ranges(method_name, sketches.images, tensors)
+
+
+def _range_from_json(name: str, entry: Mapping[str, float]) -> Range:
+    try:
+        return Range(float(entry["low"]), float(entry["high"]))
+    except CalibrationError as error:
+        raise CalibrationError(f"tensor {name!r}: {error}") from error

@@ -1,0 +1,26 @@
+"""TensorRT's classes by name, for annotations: it ships no types.
+
+A name says what an `Any` is; a test looks every member that is used on it up in the API of each TensorRT version.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+Module: TypeAlias = Any
+"""`tensorrt` or `tensorrt_rtx`, imported."""
+
+Builder: TypeAlias = Any
+IBuilderConfig: TypeAlias = Any
+ICudaEngine: TypeAlias = Any
+IExecutionContext: TypeAlias = Any
+IHostMemory: TypeAlias = Any
+ILayer: TypeAlias = Any
+ILogger: TypeAlias = Any
+INetworkDefinition: TypeAlias = Any
+IOptimizationProfile: TypeAlias = Any
+IProgressMonitor: TypeAlias = Any
+ITensor: TypeAlias = Any
+OnnxParser: TypeAlias = Any
+ParserError: TypeAlias = Any
+Runtime: TypeAlias = Any

@@ -1,0 +1,218 @@
+"""Compiles an ONNX file: network, profile, settings, plan, and the evidence of what was built."""
+
+from __future__ import annotations
+
+import re
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engines.audit import RealizedLayer
+from engines.base import BatchProfile, BuildCancelled, BuildFailed, StepDone, Target
+from engines.tensorrt.api import (
+    Builder,
+    IBuilderConfig,
+    IHostMemory,
+    INetworkDefinition,
+    IOptimizationProfile,
+    ITensor,
+    Module,
+    OnnxParser,
+    ParserError,
+)
+from engines.tensorrt.layers import HEADING, UnreadableLayers, product_nodes, realized_layers
+from engines.tensorrt.log import Recorder, captured_stderr, readable, recording
+from engines.tensorrt.module import name_compute_capabilities
+from engines.tensorrt.progress import progress_monitor
+
+# File descriptor 2 and TensorRT's logger belong to the process.
+_ONE_BUILD_AT_A_TIME = threading.Lock()
+
+# Warnings after which the engine is not the one that was asked for.
+BROKEN_PROMISES = (
+    (
+        re.compile(r"UINT8 zero_point.*Defaulting to INT8"),
+        "it quantizes to UINT8, which TensorRT would take for INT8 and clip at half the range; calibrate for the "
+        "family of this runtime: signed, symmetric, zero-point 0",
+    ),
+)
+PARSER_NOISE = (
+    (re.compile(r"In node -1 with name: +and operator: +\(\w+\): \w+: "), ""),
+    (re.compile(r"\bAssertion failed: .*?: (?=\S)"), ""),
+    (re.compile(r'^[\w\s]+ && "(.*)"$'), r"\1"),
+    (re.compile(r"^(Failed to import initializer: )\1"), r"\1"),
+)
+ADVICE = (
+    (re.compile(r"Non-zero zero point"), "calibrate for the family of this runtime: signed, symmetric, zero-point 0"),
+    (re.compile(r"Failed to import initializer"), "weights in a file of their own must lie beside the graph"),
+    (re.compile(r"within workspace limit"), "raise workspace_bytes of the target"),
+    (re.compile(r"for Turing \(SM75\): FP32"), "take 7.5 out of compute_capabilities, or give it a graph in FP16"),
+)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A plan in memory."""
+
+    plan: bytes
+    layers: tuple[RealizedLayer, ...]
+    settings: dict[str, Any]
+    log: tuple[str, ...]
+
+
+def compile_graph(trt: Module, graph: Path, precision: str, target: Target, on_step: StepDone | None) -> Compiled:
+    """Raises BuildFailed or BuildCancelled; what `on_step` raises comes out as it is."""
+    if not graph.is_file():
+        raise BuildFailed(f"{graph}: there is no such file to build from")
+    with _ONE_BUILD_AT_A_TIME, recording(trt) as (logger, recorder):
+        builder: Builder = trt.Builder(logger)
+        network = _empty_network(trt, builder)
+        # The weights that it reads belong to the parser: it lives as long as the network.
+        parser: OnnxParser = trt.OnnxParser(network, logger)
+        _parse(parser, network, graph, recorder)
+        config: IBuilderConfig
+        config, settings = _configured(trt, builder, network, graph, precision, target)
+        config.progress_monitor = progress_monitor(trt, on_step, recorder)
+        with captured_stderr() as past_the_logger:
+            plan: IHostMemory = builder.build_serialized_network(network, config)
+        _require_success(plan, graph, recorder, past_the_logger)
+        layers = _evidence(trt, network, graph, recorder)
+        log = (*(readable(line) for line in recorder.warnings()), *past_the_logger)
+        return Compiled(bytes(plan), layers, settings, log)
+
+
+def _empty_network(trt: Module, builder: Builder) -> INetworkDefinition:
+    strongly_typed = trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
+    network: INetworkDefinition = builder.create_network(1 << int(strongly_typed))
+    if not network.get_flag(strongly_typed):
+        raise BuildFailed("this TensorRT did not make a strongly typed network; edgestill needs TensorRT 10.3 or newer")
+    return network
+
+
+def _parse(parser: OnnxParser, network: INetworkDefinition, graph: Path, recorder: Recorder) -> None:
+    # From the file, so that weights beside it are found.
+    parsed = parser.parse_from_file(str(graph))
+    complaints = [_complaint(parser.get_error(index)) for index in range(parser.num_errors)]
+    if not parsed or complaints:
+        said = complaints or [readable(line) for line in recorder.errors()]
+        raise BuildFailed(f"{graph}: TensorRT's parser refuses it: {_with_advice(said)}")
+    if network.num_outputs == 0:  # what it takes a file of noise for
+        raise BuildFailed(f"{graph}: there is no network in it; is it an ONNX file?")
+    for pattern, meaning in BROKEN_PROMISES:
+        if any(pattern.search(line) for line in recorder.warnings()):
+            raise BuildFailed(f"{graph}: {meaning}")
+
+
+def _complaint(error: ParserError) -> str:
+    said = readable(error.desc())
+    for noise, rest in PARSER_NOISE:
+        said = noise.sub(rest, said)
+    return f"node {error.node_name()!r} ({error.node_operator()}): {said}" if error.node_operator() else said
+
+
+def _configured(
+    trt: Module, builder: Builder, network: INetworkDefinition, graph: Path, precision: str, target: Target
+) -> tuple[IBuilderConfig, dict[str, Any]]:
+    """The builder's settings, and what they read as once set: a rejected flag is only logged."""
+    config: IBuilderConfig = builder.create_builder_config()
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    if precision == "fp32":
+        config.clear_flag(trt.BuilderFlag.TF32)
+    if target.workspace_bytes is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, target.workspace_bytes)
+    profile = _add_profile(builder, network, config, graph, target.batch)
+    settings = {
+        "precision": precision,
+        "strongly_typed": True,
+        "tf32": bool(config.get_flag(trt.BuilderFlag.TF32)),
+        "detailed": config.profiling_verbosity == trt.ProfilingVerbosity.DETAILED,
+        "workspace_bytes": int(config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE)),
+        "optimization_level": int(config.builder_optimization_level),
+        "compute_capabilities": name_compute_capabilities(trt, config, target.compute_capabilities),
+        "batch": profile,
+    }
+    _require_taken(settings, graph, target)
+    return config, settings
+
+
+def _require_taken(settings: dict[str, Any], graph: Path, target: Target) -> None:
+    wanted: dict[str, Any] = {"detailed": True}
+    if settings["precision"] == "fp32":
+        wanted["tf32"] = False
+    if target.workspace_bytes is not None:
+        wanted["workspace_bytes"] = target.workspace_bytes
+    refused = [
+        f"{name} reads {settings[name]}, not {value}" for name, value in wanted.items() if settings[name] != value
+    ]
+    if refused:
+        raise BuildFailed(f"{graph}: the builder did not take its settings: {', '.join(refused)}")
+
+
+def _add_profile(
+    builder: Builder, network: INetworkDefinition, config: IBuilderConfig, graph: Path, batch: BatchProfile
+) -> dict[str, int] | None:
+    """One profile for all inputs of dynamic batch; None where none is dynamic."""
+    inputs: list[ITensor] = [network.get_input(index) for index in range(network.num_inputs)]
+    dynamic: list[ITensor] = [tensor for tensor in inputs if -1 in _dims(tensor)]
+    for tensor in dynamic:
+        _require_dynamic_batch_only(tensor, graph)
+    if not dynamic:
+        return None
+    sizes = {"min": batch.min, "opt": batch.opt, "max": batch.max}
+    if not 1 <= batch.min <= batch.opt <= batch.max:  # TensorRT-RTX takes a batch of 0
+        raise BuildFailed(f"{graph}: the batch sizes {sizes} must be at least 1 and rise from min to max")
+    profile: IOptimizationProfile = builder.create_optimization_profile()
+    for tensor in dynamic:
+        shapes = {name: (size, *_dims(tensor)[1:]) for name, size in sizes.items()}
+        profile.set_shape(tensor.name, min=shapes["min"], opt=shapes["opt"], max=shapes["max"])
+    if not profile or config.add_optimization_profile(profile) < 0:
+        raise BuildFailed(f"{graph}: TensorRT refuses the batch sizes {sizes}; choose others")
+    return sizes
+
+
+def _require_dynamic_batch_only(tensor: ITensor, graph: Path) -> None:
+    dims = _dims(tensor)
+    if tensor.is_shape_tensor or -1 in dims[1:]:
+        raise BuildFailed(
+            f"{graph}: input {tensor.name!r} has shape {list(dims)}: only its first dimension, the batch, may be "
+            "dynamic; fix the others when exporting"
+        )
+
+
+def _dims(tensor: ITensor) -> tuple[int, ...]:
+    return tuple(tensor.shape)
+
+
+def _require_success(plan: IHostMemory, graph: Path, recorder: Recorder, past_the_logger: list[str]) -> None:
+    if recorder.interruption is not None:
+        raise recorder.interruption
+    if recorder.cancelled:
+        raise BuildCancelled(f"{graph}: the build was cancelled; nothing was written")
+    errors = [readable(line) for line in recorder.errors()]
+    if plan is not None and not errors:
+        return
+    said = [*errors, *map(readable, past_the_logger)]
+    raise BuildFailed(f"{graph}: TensorRT's builder failed: {_with_advice(said)}")
+
+
+def _with_advice(said: list[str]) -> str:
+    advice = [what for pattern, what in ADVICE if any(pattern.search(line) for line in said)]
+    return "; ".join(dict.fromkeys((*said, *advice))) or "it did not say why"
+
+
+def _evidence(trt: Module, network: INetworkDefinition, graph: Path, recorder: Recorder) -> tuple[RealizedLayer, ...]:
+    """An engine of which nobody can say what was built is a failed build."""
+    message = recorder.last_starting_with(HEADING)
+    if message is None:
+        raise BuildFailed(
+            f"{graph}: built, but TensorRT's log did not list its layers, so nothing shows what runs in INT8. "
+            "Another TensorRT logger of this process may be in use: build in a process of its own"
+        )
+    try:
+        return realized_layers(message, product_nodes(trt, network))
+    except UnreadableLayers as error:
+        raise BuildFailed(
+            f"{graph}: built, but the list of its layers in {trt.__name__} {trt.__version__}'s log is not readable "
+            f"({error}), so nothing shows what runs in INT8; please report this with the version"
+        ) from error

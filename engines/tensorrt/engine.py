@@ -1,0 +1,165 @@
+"""TensorRT and TensorRT-RTX as engines: what they need of this machine, build and open."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from abc import abstractmethod
+from pathlib import Path
+from typing import ClassVar, final
+
+from engines import cuda
+from engines.base import (
+    BuildFailed,
+    BuiltEngine,
+    Engine,
+    RuntimeMissing,
+    Session,
+    StepDone,
+    Target,
+    verified_bytes,
+)
+from engines.tensorrt.build import compile_graph
+from engines.tensorrt.module import RuntimeModule, known_compute_capabilities
+from engines.tensorrt.session import open_session
+
+PRECISIONS = ("fp32", "fp16", "int8")
+TURING = "7.5"
+
+
+class TensorRTEngine(Engine):
+    """What both runtimes share, which is everything but where they build, and for what."""
+
+    suffix: ClassVar[str] = ".plan"
+    module: ClassVar[RuntimeModule]
+
+    def versions(self) -> dict[str, str]:
+        version = self.module.version()
+        return {} if version is None else {self.module.name: version}
+
+    @abstractmethod
+    def _missing(self) -> str | None:
+        """What this machine lacks to build at all, and how to get it."""
+
+    @abstractmethod
+    def _refused(self, target: Target) -> str | None:
+        """What of the target's settings it does not build, asked where nothing is missing."""
+
+    def why_not_build(self, target: Target) -> str | None:
+        problem = self._missing() or self._refused(target)
+        return f"target {target.name!r}: {problem}" if problem else None
+
+    def why_not_run(self, target: Target) -> str | None:
+        problem = self.module.why_missing() or cuda.why_no_gpu() or _built_for_others(target)
+        return f"target {target.name!r}: {problem}" if problem else None
+
+    def build(
+        self, graph: Path, precision: str, target: Target, to: Path, on_step: StepDone | None = None
+    ) -> BuiltEngine:
+        """Also raises OSError where the plan cannot be written, and what `on_step` raises."""
+        started = time.perf_counter()
+        to.unlink(missing_ok=True)
+        if precision not in PRECISIONS:
+            raise BuildFailed(
+                f"target {target.name!r}: precision {precision!r} is unknown; choose from {', '.join(PRECISIONS)}"
+            )
+        if problem := self.why_not_build(target):
+            raise RuntimeMissing(problem) if self._missing() else BuildFailed(problem)
+        compiled = compile_graph(self.module.load(), graph, precision, target, on_step)
+        _write_atomically(compiled.plan, to)
+        return BuiltEngine(
+            file=to,
+            bytes=len(compiled.plan),
+            sha256=hashlib.sha256(compiled.plan).hexdigest(),
+            seconds=time.perf_counter() - started,
+            layers=compiled.layers,
+            versions=self.versions(),
+            settings=compiled.settings,
+            log=compiled.log,
+        )
+
+    def open(self, engine: Path, sha256: str, target: Target) -> Session:
+        # Deserializing a plan runs its code: nothing but the recorded bytes gets there.
+        plan = verified_bytes(engine, sha256)
+        if missing := self.why_not_run(target):
+            raise RuntimeMissing(f"{engine}: {missing}")
+        return open_session(self.module.load(), cuda.open_cuda(), plan, engine)
+
+
+@final
+class TensorRT(TensorRTEngine):
+    """TensorRT 10.3 and newer: builds on the GPU that it builds for."""
+
+    runtime: ClassVar[str] = "tensorrt"
+    family: ClassVar[str] = "tensorrt"
+    module: ClassVar[RuntimeModule] = RuntimeModule(
+        name="tensorrt",
+        install="a Jetson has it from JetPack; elsewhere pip install 'edgestill[tensorrt]' from NVIDIA's package index",
+    )
+
+    def _missing(self) -> str | None:
+        return self.module.why_missing() or cuda.why_no_gpu()
+
+    def _refused(self, target: Target) -> str | None:
+        here = cuda.compute_capability()
+        others = [capability for capability in target.compute_capabilities if capability != here]
+        if not others:
+            return None
+        return (
+            f"TensorRT builds for the GPU at hand alone ({here}), not for {', '.join(others)}; "
+            "build it on such a machine, or use tensorrt-rtx"
+        )
+
+
+@final
+class TensorRTRTX(TensorRTEngine):
+    """TensorRT-RTX: builds anywhere, for GPUs that need not be there."""
+
+    runtime: ClassVar[str] = "tensorrt-rtx"
+    family: ClassVar[str] = "tensorrt-rtx"
+    module: ClassVar[RuntimeModule] = RuntimeModule(
+        name="tensorrt_rtx", install="pip install 'edgestill[rtx]' (x86-64 Linux only)"
+    )
+
+    def _missing(self) -> str | None:
+        return self.module.why_missing()
+
+    def _refused(self, target: Target) -> str | None:
+        known = known_compute_capabilities(self.module.load())
+        unknown = [capability for capability in target.compute_capabilities if capability not in known]
+        if unknown:
+            return (
+                f"TensorRT-RTX {self.module.version()} does not build for compute capability {', '.join(unknown)}; "
+                f"choose from {', '.join(known)}, or name none for a portable engine"
+            )
+        if TURING in target.compute_capabilities and "fp32" in target.precisions:
+            return (
+                f"compute capability {TURING} takes no fp32 with TensorRT-RTX, whose FP32 products need 8.0 or newer; "
+                f"take 'fp32' out of its precisions, or {TURING} out of its compute_capabilities"
+            )
+        return None
+
+
+def _built_for_others(target: Target) -> str | None:
+    here = cuda.compute_capability()
+    if not target.compute_capabilities or here in target.compute_capabilities:
+        return None
+    return f"its engines are built for {', '.join(target.compute_capabilities)}, and the GPU here is {here}"
+
+
+def _write_atomically(data: bytes, to: Path) -> None:
+    partial = to.with_name(f".{to.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(to)
+    finally:
+        partial.unlink(missing_ok=True)
+    folder = os.open(to.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,101 @@
+"""The kinds of files that stages exchange, one class a kind.
+
+An artifact is a folder whose every file is listed, with its digest, in `manifest.json`. It is opened through
+`pipeline.manifest`, which verifies it first; nothing here reads a file that was not verified.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A verified folder that one stage wrote."""
+
+    folder: Path
+
+    def path(self, name: str) -> Path:
+        """A file of it."""
+        return self.folder / name
+
+    def json(self, name: str) -> Any:
+        """A JSON file of it."""
+        return json.loads(self.path(name).read_text(encoding="utf-8"))
+
+
+@dataclass(frozen=True)
+class Splits(Artifact):
+    """Which sample is used for what: splits.json, preprocess.json, classes.json, source.json, findings.json."""
+
+
+@dataclass(frozen=True)
+class Teacher(Artifact):
+    """teacher.safetensors, model.json, metrics.json, events.jsonl."""
+
+
+@dataclass(frozen=True)
+class Student(Artifact):
+    """student.safetensors (best on validation), last.safetensors, baseline.safetensors, model.json, metrics.json."""
+
+
+@dataclass(frozen=True)
+class Graph(Artifact):
+    """model.onnx in FP32, parity.json, modules.json."""
+
+    @property
+    def model(self) -> Path:
+        """The FP32 graph."""
+        return self.path("model.onnx")
+
+
+@dataclass(frozen=True)
+class Graphs(Artifact):
+    """The graphs that `build` compiles beside the FP32 one, and the statistics they came from."""
+
+    def model(self, precision: str, family: str) -> Path:
+        """The graph of a precision; INT8 is one per placement family."""
+        return self.path(f"{family}.int8.onnx" if precision == "int8" else f"{precision}.onnx")
+
+
+@dataclass(frozen=True)
+class Engines(Artifact):
+    """<target>/<precision>.{onnx,plan}, engines.json, audit.json."""
+
+
+@dataclass(frozen=True)
+class Measurements(Artifact):
+    """measurements.json, samples.npz, predictions.npz."""
+
+
+@dataclass(frozen=True)
+class ReportFiles(Artifact):
+    """report.html, report.md, report.json."""
+
+
+Kind = TypeVar("Kind", bound=Artifact)
+
+
+class Artifacts:
+    """Artifacts by kind: `inputs[Graph].model`."""
+
+    def __init__(self, artifacts: Iterable[Artifact] = ()) -> None:
+        self._by_kind: dict[type[Artifact], Artifact] = {type(each): each for each in artifacts}
+
+    def __getitem__(self, kind: type[Kind]) -> Kind:
+        return cast("Kind", self._by_kind[kind])
+
+    def __contains__(self, kind: object) -> bool:
+        return kind in self._by_kind
+
+    def only(self, kinds: Iterable[type[Artifact]]) -> Artifacts:
+        """What a stage declared, and nothing else."""
+        return Artifacts(self._by_kind[kind] for kind in kinds)
+
+    def and_(self, artifact: Artifact) -> Artifacts:
+        """These and one more."""
+        return Artifacts([*self._by_kind.values(), artifact])

@@ -1,0 +1,64 @@
+"""`engines.json`, read back: what was asked for, and what stands on disk for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from engines.base import BatchProfile, Target
+from pipeline.artifact import Engines
+
+
+@dataclass(frozen=True)
+class BuiltRecord:
+    """One precision of one target."""
+
+    target: Target
+    precision: str
+    state: Literal["built", "not_built"]
+    reason: str
+    """Why it was not built."""
+    file: str | None = None
+    bytes: int | None = None
+    sha256: str | None = None
+    seconds: float | None = None
+
+    @property
+    def name(self) -> str:
+        """`cpu/int8`."""
+        return f"{self.target.name}/{self.precision}"
+
+    @property
+    def reference(self) -> str:
+        """The same target's FP32."""
+        return f"{self.target.name}/fp32"
+
+
+def built_records(engines: Engines) -> tuple[BuiltRecord, ...]:
+    """In the order of the recipe."""
+    return tuple(_record(entry) for entry in engines.json("engines.json"))
+
+
+def target_from_json(document: dict[str, Any]) -> Target:
+    """What `asdict` made of a target."""
+    return Target(
+        **{
+            **document,
+            "precisions": tuple(document["precisions"]),
+            "compute_capabilities": tuple(document["compute_capabilities"]),
+            "batch": BatchProfile(**document["batch"]),
+        }
+    )
+
+
+def _record(entry: dict[str, Any]) -> BuiltRecord:
+    return BuiltRecord(
+        target=target_from_json(entry["target"]),
+        precision=entry["precision"],
+        state=entry["state"],
+        reason=entry["reason"],
+        file=entry.get("file"),
+        bytes=entry.get("bytes"),
+        sha256=entry.get("sha256"),
+        seconds=entry.get("seconds"),
+    )

@@ -1,0 +1,95 @@
+"""`edgestill build`: one engine from an ONNX file that no recipe made."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from engines import ENGINES
+from engines.audit import summarize
+from engines.base import BuiltEngine
+from pipeline import atomic
+from pipeline.cancellation import Cancellation
+from pipeline.errors import MachineLacks, RecipeError
+from pipeline.outcome import Outcome
+from pipeline.progress import Progress
+from pipeline.recipe import explained
+from pipeline.stages.build import TargetSettings, audit_record, built_engine, engine_line
+from pipeline.workspace import disk_errors_explained
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What the command line asked for."""
+
+    model: Path
+    runtime: str
+    precision: str
+    compute_capabilities: tuple[str, ...]
+    batch: str
+    out: Path | None
+    threads: int = 1
+
+
+def build(request: BuildRequest, progress: Progress, cancellation: Cancellation) -> Outcome:
+    """Writes the engine and, beside it, <engine>.audit.json."""
+    settings = _settings(request)
+    if not request.model.is_file():
+        raise RecipeError(f"{request.model}: there is no such file")
+    engine, target = ENGINES[settings.runtime], settings.target(settings.runtime, request.threads)
+    if (why := engine.why_not_build(target)) is not None:
+        raise MachineLacks(why)
+    # `.ort` keeps an optimized graph apart from the graph it came from.
+    suffix = f".{request.runtime}{engine.suffix}"
+    to = request.out or request.model.with_suffix(suffix)
+    if to.resolve() == request.model.resolve():
+        raise RecipeError(f"{to}: would replace the model; choose another file with --out")
+    with disk_errors_explained(to.parent):
+        to.parent.mkdir(parents=True, exist_ok=True)
+        built = built_engine(engine, request.model, request.precision, target, to, progress, cancellation)
+        audit = to.with_name(to.name + ".audit.json")
+        atomic.write_json(audit, {"target": asdict(target), "settings": dict(built.settings), **audit_record(built)})
+    document = {
+        "engine": str(to),
+        "bytes": built.bytes,
+        "sha256": built.sha256,
+        "seconds": built.seconds,
+        "versions": dict(built.versions),
+        "settings": dict(built.settings),
+        "audit": summarize(built.layers).to_json(),
+    }
+    return Outcome(document, lambda console: _show(console, request, built, audit))
+
+
+def _settings(request: BuildRequest) -> TargetSettings:
+    sizes = request.batch.split(":")
+    if len(sizes) != 3 or not all(size.isdecimal() for size in sizes):
+        raise RecipeError(f"--batch {request.batch}: give MIN:OPT:MAX, such as 1:8:64")
+    profile = dict(zip(("min", "opt", "max"), map(int, sizes), strict=True))
+    try:
+        return TargetSettings.model_validate(
+            {
+                "runtime": request.runtime,
+                "precisions": (request.precision,),
+                "compute_capabilities": request.compute_capabilities,
+                "batch": profile,
+            }
+        )
+    except ValidationError as error:
+        raise RecipeError("\n".join(explained(error, "", TargetSettings))) from error
+
+
+def _show(console: Console, request: BuildRequest, built: BuiltEngine, audit: Path) -> None:
+    found = summarize(built.layers)
+    console.print(engine_line(request.runtime, built), markup=False, soft_wrap=True)
+    for line in built.log:
+        console.print(f"  builder: {line}", markup=False, soft_wrap=True)
+    if request.precision == "int8" and found.float_products:
+        console.print(f"  in float: {', '.join(found.float_products)}", markup=False, soft_wrap=True)
+    console.print(f"wrote {built.file}\nwrote {audit}", markup=False, soft_wrap=True)

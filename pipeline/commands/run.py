@@ -1,0 +1,87 @@
+"""`edgestill run`, and `edgestill report`, which shows a finished run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline import runner
+from pipeline.artifact import ReportFiles
+from pipeline.cancellation import Cancellation
+from pipeline.errors import RecipeError
+from pipeline.manifest import verified_manifest
+from pipeline.outcome import Outcome
+from pipeline.progress import Progress
+from pipeline.recipe import Recipe, load_recipe
+from pipeline.reporting.document import read_json
+from pipeline.reporting.result import Report
+from pipeline.workspace import Workspace
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+EXIT_CODES = {"ship": 0, "do_not_ship": 1, "inconclusive": 8}
+
+
+def workspace_of(recipe: Recipe, path: Path | None) -> Workspace:
+    """Where a recipe's results stand: ./edgestill/<name> unless another folder is named."""
+    return Workspace((path or Path("edgestill") / recipe.name).resolve())
+
+
+def run(
+    recipe_name: str,
+    workspace_path: Path | None,
+    selection: runner.Selection,
+    progress: Progress,
+    cancellation: Cancellation,
+) -> Outcome:
+    """Runs what is stale; ends with the report where the run reached it."""
+    recipe = load_recipe(recipe_name)
+    workspace = workspace_of(recipe, workspace_path)
+    runs = runner.run(recipe, workspace, progress, cancellation, selection)
+    document = {
+        "workspace": str(workspace.path),
+        "stages": [
+            {"stage": each.stage, "ran": each.ran, "folder": str(each.folder), "seconds": each.seconds} for each in runs
+        ],
+    }
+    last = runs[-1]
+    if last.stage != "report":
+        return Outcome(document, lambda console: _show_end(console, runs))
+    return _reported(ReportFiles(last.folder), document, f"edgestill run {recipe_name}")
+
+
+def report(recipe_name: str, workspace_path: Path | None) -> Outcome:
+    """The report of a finished run; IntegrityError where anything that it rests on is damaged."""
+    recipe = load_recipe(recipe_name)
+    workspace = workspace_of(recipe, workspace_path)
+    artifacts = runner.verified_artifacts(recipe, workspace)
+    if ReportFiles not in artifacts:
+        raise RecipeError(f"{recipe_name} makes no report: add a [measure] section")
+    document = {"workspace": str(workspace.path)}
+    return _reported(artifacts[ReportFiles], document, f"edgestill run {recipe_name}")
+
+
+def _reported(files: ReportFiles, document: Mapping[str, Any], command: str) -> Outcome:
+    verified_manifest(files.folder)
+    found = read_json(files.path("report.json"))
+    html = files.path("report.html")
+
+    def show(console: Console) -> None:
+        from pipeline.reporting.terminal import summary_from_report
+
+        console.print(summary_from_report(found, html))
+
+    full = {**document, "command": command, "report": files.json("report.json"), "report_html": str(html)}
+    return Outcome(full, show, _exit_code(found))
+
+
+def _exit_code(found: Report) -> int:
+    # Without gates there is nothing to fail: the report says so, the run itself is done.
+    return EXIT_CODES[found.verdict] if found.gates else 0
+
+
+def _show_end(console: Console, runs: Sequence[runner.StageRun]) -> None:
+    last = runs[-1]
+    console.print(f"done up to {last.stage}: {last.folder}", markup=False, soft_wrap=True)

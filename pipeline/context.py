@@ -1,0 +1,35 @@
+"""What a stage is given besides its inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.cancellation import Cancellation
+from pipeline.progress import Progress
+from pipeline.tasks import Task
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where the work runs, for which task, and whom to tell."""
+
+    name: str
+    """Of the recipe."""
+    task: Task
+    seed: int
+    threads: int
+    recipe_folder: Path
+    """What user files' paths are relative to."""
+    progress: Progress
+    cancellation: Cancellation
+    checkpoints: Path
+    """Kept when the stage is killed, removed when it is done."""
+    log: Path
+    """A text file that stays with the artifact."""
+
+    def say(self, line: str) -> None:
+        """A line for the person who watches and for the log."""
+        self.progress.say(f"  {line}")
+        with self.log.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")

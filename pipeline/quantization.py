@@ -1,0 +1,87 @@
+"""From an FP32 graph and images to the graphs that are built: one calibration pass, one graph a family, one in FP16."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from calibration.errors import CalibrationError, GraphRefused, PoisonedData
+from engines.machine import cpu_family
+from pipeline.errors import DataRejected, NotAcceptable
+
+if TYPE_CHECKING:
+    import onnx
+
+    from calibration.collect import Batch
+    from calibration.placement import Placement
+    from calibration.ranges import Ranges
+    from calibration.statistics import Sketches
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What one calibration pass gives."""
+
+    sketches: Sketches
+    ranges: Ranges
+    int8: Mapping[str, onnx.ModelProto]
+    """By family as it was asked for."""
+    float16: onnx.ModelProto
+    kept_in_float32: Mapping[str, str]
+    """Nodes of the FP16 graph that stay FP32, each with its reason."""
+    placements: Mapping[str, Placement]
+
+
+def resolved_family(family: str) -> str:
+    """`cpu` is this machine's."""
+    return cpu_family() if family == "cpu" else family
+
+
+def quantized(
+    graph: Path,
+    batches: Iterable[Batch],
+    method: str,
+    families: Sequence[str],
+    threads: int,
+    on_batch: Callable[[int], None] | None = None,
+) -> Quantized:
+    """Raises DataRejected for poisoned images, NotAcceptable for a graph that cannot be quantized."""
+    import onnx
+
+    from calibration.collect import collect
+    from calibration.float16 import float16_from_float32, float32_nodes
+    from calibration.placement import place
+    from calibration.prepare import prepared
+    from calibration.qdq import quantize
+    from calibration.ranges import ranges_from_sketches
+
+    try:
+        model = prepared(onnx.load(graph))
+        sketches = collect(model, batches, threads=threads, on_batch=on_batch)
+        ranges = ranges_from_sketches(sketches, method)
+        placements = {family: place(model, resolved_family(family)) for family in families}
+        int8 = {family: quantize(model, ranges, placement) for family, placement in placements.items()}
+        # Half precision must hold every value that was seen, whatever the INT8 method cuts off.
+        extremes = ranges_from_sketches(sketches, "minmax")
+        float16, kept = float16_from_float32(model, extremes), float32_nodes(model, extremes)
+    except PoisonedData as error:
+        raise DataRejected(str(error)) from error
+    except GraphRefused as error:
+        raise NotAcceptable(f"{graph.name}: {error}") from error
+    except CalibrationError as error:
+        raise DataRejected(str(error)) from error
+    return Quantized(sketches, ranges, int8, float16, kept, placements)
+
+
+def model_bytes(model: onnx.ModelProto) -> bytes:
+    """The same bytes for the same graph."""
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
+def placement_document(quantized: Quantized) -> dict[str, Any]:
+    """Per family, per node: quantized or not, and why; and what stays FP32 in the FP16 graph."""
+    placements = {family: placement.to_json() for family, placement in quantized.placements.items()}
+    return {"families": placements, "float32_in_fp16": dict(quantized.kept_in_float32)}

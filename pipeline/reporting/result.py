@@ -1,0 +1,205 @@
+"""What a run found: the one model that every form of the report is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+from pipeline.reporting.formats import gate_pair
+
+Verdict = Literal["ship", "do_not_ship", "inconclusive"]
+
+Count = Annotated[int, Field(ge=0)]
+PositiveCount = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Quantiles = Annotated[tuple[NonNegative, ...], Field(description="Evenly spaced from the minimum to the maximum")]
+
+
+class _Result(BaseModel):
+    """Frozen, and strict about what it holds: an unknown key, NaN or infinity is a bug of the writer."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        json_schema_serialization_defaults_required=True,
+    )
+
+
+class Estimate(_Result):
+    """A number found from `n` samples, with its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    n: PositiveCount
+
+    @model_validator(mode="after")
+    def _interval_is_ordered(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"the interval [{self.low}, {self.high}] is reversed")
+        return self
+
+
+class ChainStep(_Result):
+    """One form of the network between teacher and engine; `accuracy` is a fraction of 1."""
+
+    step: Literal["teacher", "baseline", "student", "onnx", "engine"]
+    label: str
+    precision: str = "fp32"
+    parameters: Count | None = None
+    bytes: Count | None = None
+    accuracy: Estimate | None = None
+    note: str = ""
+
+
+class Latency(_Result):
+    """Time per call at one batch size; a percentile that the samples cannot support is None."""
+
+    batch_size: PositiveCount
+    threads: PositiveCount | None = None
+    samples: PositiveCount
+    p50_ms: NonNegative
+    p50_low_ms: NonNegative
+    p50_high_ms: NonNegative
+    p90_ms: NonNegative | None = None
+    p99_ms: NonNegative | None = None
+    cv: NonNegative
+    quantiles_ms: Quantiles = ()
+    ratio_to_fp32: Estimate | None = None
+    """Of the p50 values; under 1 is faster than FP32."""
+    versus_fp32: Literal["faster", "slower", "inconclusive"] | None = None
+
+
+class AuditSummary(_Result):
+    """Which products (convolutions and matrix products) of a built engine take INT8 operands."""
+
+    kernels: Count
+    products: Count
+    int8_products: Count
+    float_products: tuple[str, ...] = ()
+    activation_bytes: Count | None = None
+    remarks: tuple[str, ...] = ()
+
+
+class EngineResult(_Result):
+    """One engine that the recipe asked for: measured, built only, or not built, and then why."""
+
+    target: str
+    runtime: str
+    precision: str
+    optional: bool = False
+    state: Literal["measured", "built", "not_built"]
+    reason: str = ""
+    """Why it was not measured, or not built; empty where it was measured."""
+    file: str | None = None
+    bytes: Count | None = None
+    sha256: str | None = None
+    audit: AuditSummary | None = None
+    accuracy: Estimate | None = None
+    accuracy_ratio_to_fp32: Estimate | None = None
+    latency: tuple[Latency, ...] = ()
+    peak_memory_bytes: Count | None = None
+    build_seconds: NonNegative | None = None
+
+    @model_validator(mode="after")
+    def _says_why(self) -> Self:
+        if self.state != "measured" and not self.reason:
+            raise ValueError(f"{self.target} {self.precision} is {self.state}, so it needs a reason")
+        return self
+
+
+class GateResult(_Result):
+    """One limit from `[gates]` held against one engine; a unit stands in the name (`p50_ms`)."""
+
+    name: str
+    limit: float
+    sense: Literal["at least", "at most"] = "at least"
+    value: float | None = None
+    state: Literal["passed", "failed", "inconclusive"]
+    subject: str
+    """The engine it was held against, such as `cpu int8`."""
+    detail: str = ""
+
+
+class StageResult(_Result):
+    name: str
+    key: str
+    seconds: NonNegative
+    peak_memory_bytes: Count | None = None
+
+
+class Finding(_Result):
+    """Something about the data, a graph or the measurement that a reader must know."""
+
+    severity: Literal["note", "warning", "error"]
+    message: str
+
+
+class Distillation(_Result):
+    """How the student was taught."""
+
+    loss: str
+    """Name or formula, such as `alpha * CE + (1 - alpha) * T^2 * KL`."""
+    temperature: float | None = None
+    alpha: float | None = None
+    epochs: PositiveCount | None = None
+    compression_ratio: Annotated[float, Field(gt=0)] | None = None
+    """Parameters of the teacher over parameters of the student."""
+
+
+class Report(_Result):
+    """Everything that a run found, verdict included."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    task: str
+    metric: str = "accuracy"
+    """What `accuracy` means for the task; always a fraction of 1."""
+    verdict: Verdict
+    reasons: tuple[str, ...] = ()
+    test_images: Count
+    chain: tuple[ChainStep, ...] = ()
+    engines: tuple[EngineResult, ...] = ()
+    gates: tuple[GateResult, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    distillation: Distillation | None = None
+    stages: tuple[StageResult, ...] = ()
+    versions: dict[str, str] = Field(default_factory=dict)
+    machine: dict[str, JsonValue] = Field(default_factory=dict)
+    created_utc: str
+    command: str | None = None
+    """What to type to get this result again."""
+    seed: int | None = None
+
+
+def verdict_from_gates(gates: Sequence[GateResult]) -> tuple[Verdict, tuple[str, ...]]:
+    """The verdict, and why: one failed gate outweighs everything, one undecided gate outweighs those that passed.
+
+    Without a gate nothing says what is good enough, and a collapsed network would look as shippable as a sound one:
+    that is inconclusive, not a pass.
+    """
+    failed = [gate for gate in gates if gate.state == "failed"]
+    undecided = [gate for gate in gates if gate.state == "inconclusive"]
+    if failed:
+        return "do_not_ship", tuple(_reason(gate) for gate in (*failed, *undecided))
+    if undecided:
+        return "inconclusive", tuple(_reason(gate) for gate in undecided)
+    if not gates:
+        return "inconclusive", ("No gate was set, so nothing says what is good enough: set limits under [gates].",)
+    passed = {1: "The one gate passed.", 2: "Both gates passed."}
+    return "ship", (passed.get(len(gates), f"All {len(gates)} gates passed."),)
+
+
+def _reason(gate: GateResult) -> str:
+    found, limit = gate_pair(gate.name, gate.value, gate.limit)
+    detail = f" ({gate.detail.rstrip('.')})" if gate.detail else ""
+    asked = f"{gate.sense} {limit} was asked"
+    if gate.state == "failed" and gate.value is not None:
+        return f"{gate.name} of {gate.subject} is {found}, {asked}{detail}."
+    outcome = "failed" if gate.state == "failed" else "could not be decided"
+    return f"{gate.name} of {gate.subject} {outcome}: {asked}{detail}."

@@ -1,0 +1,62 @@
+"""Axes: from a value to a place in percent of a plot's width, and where the ticks stand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Axis:
+    low: float
+    high: float
+    ticks: tuple[float, ...]
+    logarithmic: bool = False
+
+    def percent(self, value: float) -> float:
+        """0 at the low end, 100 at the high end; a value outside lands on the end that it passed."""
+        if self.logarithmic:
+            share = math.log(max(value, self.low) / self.low) / math.log(self.high / self.low)
+        else:
+            share = (value - self.low) / (self.high - self.low)
+        return min(max(share, 0.0), 1.0) * 100
+
+
+def linear_axis(
+    values: Iterable[float], floor: float = -math.inf, ceiling: float = math.inf, intervals: int = 4
+) -> Axis:
+    """Round ticks around the values, never past floor or ceiling."""
+    known = list(values) or [0.0, 1.0]
+    low, high = min(known), max(known)
+    step = _round_step((high - low or abs(high) or 1.0) / intervals)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    if first == last:
+        first, last = first - 1, last + 1
+    ticks = [index * step for index in range(first, last + 1)]
+    inside = tuple(tick for tick in ticks if floor - step / 1e6 <= tick <= ceiling + step / 1e6)
+    return Axis(max(ticks[0], floor), min(ticks[-1], ceiling), inside)
+
+
+def axis_from_zero(high: float) -> Axis:
+    """Exactly from zero to `high`, so that the longest bar fills its row."""
+    high = high if high > 0 else 1.0
+    return Axis(0.0, high, tuple(tick for tick in linear_axis([0.0, high]).ticks if tick <= high))
+
+
+def logarithmic_axis(values: Iterable[float]) -> Axis:
+    """Air at both ends; ticks at 1, 2 and 5 times powers of ten, or evenly where fewer than two of those are inside."""
+    known = [value for value in values if value > 0] or [1.0]
+    low, high = min(known) / 1.25, max(known) * 1.25
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
+    for candidates in (ticks, linear_axis([low, high]).ticks):
+        inside = tuple(tick for tick in candidates if low <= tick <= high)
+        if len(inside) > 1:
+            break
+    return Axis(low, high, inside, logarithmic=True)
+
+
+def _round_step(rough: float) -> float:
+    power: float = 10.0 ** math.floor(math.log10(rough))
+    return next(digit * power for digit in (1, 2, 2.5, 5, 10) if digit * power >= rough * (1 - 1e-9))

@@ -1,0 +1,42 @@
+"""The Stage contract."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.artifact import Artifact, Artifacts
+from pipeline.context import Context
+
+
+class Stage(BaseModel, ABC):
+    """One step of a recipe. A subclass is final and frozen; its fields are its recipe section."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    """Raised when the output changes for the same settings."""
+    needs: ClassVar[tuple[type[Artifact], ...]]
+    makes: ClassVar[type[Artifact]]
+    tools: ClassVar[tuple[str, ...]] = ()
+    """Distributions whose versions shape the output."""
+
+    @abstractmethod
+    def run(self, inputs: Artifacts, target: Path, context: Context) -> None:
+        """Reads only `inputs`, writes only into `target`."""
+
+    def files(self, recipe_folder: Path) -> Mapping[str, Path]:  # noqa: ARG002 stages that read user files use it
+        """User files and folders that it reads, by the name the recipe gives them."""
+        return {}
+
+    def require(self) -> None:
+        """Raises MachineLacks, before anything runs, where this machine cannot do the stage."""
+
+    def surroundings(self) -> Mapping[str, Any]:
+        """What else outside the recipe shapes the output, such as the machine that is measured."""
+        return {}

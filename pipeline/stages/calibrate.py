@@ -1,0 +1,110 @@
+"""The ranges that the activations take, and the graphs that follow from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, final
+
+import numpy as np
+from pydantic import Field, PositiveInt, field_validator
+
+from calibration import FAMILIES, METHODS
+from pipeline import atomic
+from pipeline.artifact import Artifact, Artifacts, Graph, Graphs, Splits
+from pipeline.context import Context
+from pipeline.data import Dataset, open_dataset
+from pipeline.errors import DataRejected
+from pipeline.exporter import INPUT
+from pipeline.names import unknown
+from pipeline.quantization import model_bytes, placement_document, quantized, resolved_family
+from pipeline.stage import Stage
+
+if TYPE_CHECKING:
+    from calibration.collect import Batch
+
+
+@final
+class Calibrate(Stage):
+    """`[calibrate]`."""
+
+    name: ClassVar[str] = "calibrate"
+    version: ClassVar[int] = 1
+    needs: ClassVar[tuple[type[Artifact], ...]] = (Splits, Graph)
+    makes: ClassVar[type[Artifact]] = Graphs
+    tools: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "numpy")
+
+    method: str = "entropy"
+    images: Literal["all"] | PositiveInt = "all"
+    """How many of the calibration split, from its start."""
+    batch_size: PositiveInt = 32
+    families: Annotated[tuple[str, ...], Field(min_length=1)] = ("cpu",)
+    """Placement families; `cpu` is this machine's."""
+
+    @field_validator("method")
+    @classmethod
+    def _known_method(cls, value: str) -> str:
+        if value not in METHODS:
+            raise ValueError(unknown("method", value, METHODS))
+        return value
+
+    @field_validator("families")
+    @classmethod
+    def _known_families(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for family in value:
+            if family not in ("cpu", *FAMILIES):
+                raise ValueError(unknown("family", family, ("cpu", *FAMILIES)))
+        return value
+
+    def surroundings(self) -> Mapping[str, Any]:
+        return {"families": {family: resolved_family(family) for family in self.families}}
+
+    def run(self, inputs: Artifacts, target: Path, context: Context) -> None:
+        dataset = open_dataset(inputs[Splits], context.recipe_folder)
+        indices = self._indices(dataset)
+        with context.progress.phase("calibrating", len(indices)) as phase:
+            done = 0
+
+            def on_batch(images: int) -> None:
+                nonlocal done
+                context.cancellation.check()
+                phase.advance(images - done)
+                done = images
+
+            result = quantized(
+                inputs[Graph].model,
+                self._batches(dataset, indices),
+                self.method,
+                self.families,
+                context.threads,
+                on_batch,
+            )
+        if result.sketches.images != len(indices):
+            raise DataRejected(f"{result.sketches.images} images were calibrated, {len(indices)} were asked for")
+        result.sketches.save(target / "sketches.npz")
+        result.ranges.save(target / "ranges.json")
+        atomic.write_json(target / "placement.json", placement_document(result))
+        atomic.write_bytes(target / "fp16.onnx", model_bytes(result.float16))
+        for family, model in result.int8.items():
+            atomic.write_bytes(target / f"{family}.int8.onnx", model_bytes(model))
+        context.say(f"calibrate: {self.method} over {len(indices)} images, {len(result.ranges.tensors)} tensors")
+        if result.kept_in_float32:
+            context.say(f"fp16: {len(result.kept_in_float32)} nodes stay FP32; placement.json says why")
+
+    def _indices(self, dataset: Dataset) -> np.ndarray[Any, np.dtype[np.int64]]:
+        indices = dataset.indices("calibration")
+        if self.images == "all":
+            return indices
+        if self.images > len(indices):
+            raise DataRejected(
+                f"[calibrate] images = {self.images}, but the calibration split has {len(indices)}; "
+                "lower it or give the split a larger share"
+            )
+        return indices[: self.images]
+
+    def _batches(self, dataset: Dataset, indices: np.ndarray[Any, np.dtype[np.int64]]) -> Iterator[Batch]:
+        from calibration.collect import Batch
+
+        for start in range(0, len(indices), self.batch_size):
+            part = indices[start : start + self.batch_size]
+            yield Batch(dataset.ids(part), {INPUT: dataset.images(part)})

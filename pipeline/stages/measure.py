@@ -1,0 +1,222 @@
+"""What each engine gets right and how long it takes, on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, final
+
+import numpy as np
+from pydantic import Field, PositiveInt, field_validator
+
+from engines import ENGINES
+from engines.base import EngineDamaged, EngineError, RuntimeMissing, Session, Target
+from engines.latency import compare, summarize
+from engines.machine import this_machine
+from engines.peak_memory import peak_memory_bytes
+from engines.timing import (
+    PRESETS,
+    InvalidMeasurement,
+    LatencySamples,
+    MeasurementCancelled,
+    measure_latency,
+)
+from pipeline import atomic
+from pipeline.accuracy import Predictions, TestSplit
+from pipeline.archive import write_npz
+from pipeline.artifact import Artifact, Artifacts, Engines, Graph, Measurements, Splits, Student, Teacher
+from pipeline.built import BuiltRecord, built_records
+from pipeline.context import Context
+from pipeline.data import open_dataset
+from pipeline.distillation.trainer import set_up_torch
+from pipeline.errors import IntegrityError, MachineLacks, MeasurementInvalid
+from pipeline.exporter import INPUT
+from pipeline.intervals import share, share_ratio
+from pipeline.names import unknown
+from pipeline.stage import Stage
+
+# Distinct inputs that timed runs rotate through: one cached tensor would flatter.
+INPUT_SETS = 8
+
+
+@final
+class Measure(Stage):
+    """`[measure]`. The only stage that touches the test split."""
+
+    name: ClassVar[str] = "measure"
+    version: ClassVar[int] = 1
+    needs: ClassVar[tuple[type[Artifact], ...]] = (Splits, Teacher, Student, Graph, Engines)
+    makes: ClassVar[type[Artifact]] = Measurements
+    tools: ClassVar[tuple[str, ...]] = ("torch", "onnxruntime", "tensorrt", "tensorrt_rtx", "numpy")
+
+    batch_sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 8, 32)
+    preset: str = "quick"
+
+    @field_validator("preset")
+    @classmethod
+    def _known_preset(cls, value: str) -> str:
+        if value not in PRESETS:
+            raise ValueError(unknown("preset", value, PRESETS))
+        return value
+
+    def surroundings(self) -> Mapping[str, Any]:
+        return {"machine": this_machine().fingerprint()}
+
+    def run(self, inputs: Artifacts, target: Path, context: Context) -> None:
+        set_up_torch(context)
+        test = TestSplit(open_dataset(inputs[Splits], context.recipe_folder), context)
+        records = built_records(inputs[Engines])
+        found = dict(test.of_networks(inputs))
+        found["onnx"] = test.of_graph(inputs)
+        with ExitStack() as stack:
+            sessions = _sessions(records, inputs[Engines], stack)
+            for name, running in sessions.items():
+                found[name] = test.of_session(running.session, running.target.batch.max)
+            self._say_accuracy(found, context)
+            latencies = self._latencies(sessions, test, context)
+        memory = {name: _peak_memory(running, self.batch_sizes) for name, running in sessions.items()}
+        document = {
+            "metric": context.task.metric,
+            "test_images": len(test.indices),
+            "accuracy": {name: asdict(share(each.correct)) for name, each in found.items()},
+            "accuracy_ratio_to_fp32": _ratios(found, records),
+            "latency": _summaries(latencies, records, context.threads),
+            "peak_memory_bytes": memory,
+            "not_measured": {
+                record.name: record.reason or why for record in records if (why := _why_not_run(record)) is not None
+            },
+            "machine": this_machine().to_json(),
+        }
+        atomic.write_json(target / "measurements.json", document)
+        write_npz(target / "samples.npz", _sample_arrays(latencies))
+        outputs = {name.replace("/", "."): each.outputs for name, each in found.items()}
+        write_npz(target / "predictions.npz", {"labels": test.labels, "indices": test.indices, **outputs})
+
+    def _latencies(
+        self, sessions: Mapping[str, _Running], test: TestSplit, context: Context
+    ) -> dict[tuple[str, int], LatencySamples]:
+        if not sessions:
+            context.say("measure: none of the engines can run here")
+            return {}
+        found: dict[tuple[str, int], LatencySamples] = {}
+        with context.progress.phase("timing", PRESETS[self.preset].rounds * len(self.batch_sizes)) as phase:
+            for size in self.batch_sizes:
+                # Engines whose profile ends below a batch size are not timed there.
+                able = {name: each.session for name, each in sessions.items() if each.takes(size)}
+                done = 0
+
+                def on_round(rounds: int, _: int) -> bool:
+                    nonlocal done
+                    phase.advance(rounds - done)
+                    done = rounds
+                    return not context.cancellation.asked
+
+                if able:
+                    found |= _timed(able, size, test, PRESETS[self.preset], on_round, context)
+        return found
+
+    def _say_accuracy(self, found: Mapping[str, Predictions], context: Context) -> None:
+        for name, each in found.items():
+            context.say(f"{name}: {context.task.metric} {each.correct.mean():.2%} of {len(each.correct)} test images")
+
+
+@dataclass(frozen=True)
+class _Running:
+    """An engine that is loaded here."""
+
+    target: Target
+    session: Session
+    file: Path
+    sha256: str
+
+    def takes(self, batch_size: int) -> bool:
+        return self.target.runtime == "onnxruntime" or self.target.batch.min <= batch_size <= self.target.batch.max
+
+
+def _why_not_run(record: BuiltRecord) -> str | None:
+    if record.state != "built":
+        return record.reason
+    return ENGINES[record.target.runtime].why_not_run(record.target)
+
+
+def _sessions(records: tuple[BuiltRecord, ...], engines: Engines, stack: ExitStack) -> dict[str, _Running]:
+    running = {}
+    for record in records:
+        if _why_not_run(record) is not None or record.file is None or record.sha256 is None:
+            continue
+        file = engines.path(record.file)
+        try:
+            session = ENGINES[record.target.runtime].open(file, record.sha256, record.target)
+        except EngineDamaged as error:
+            raise IntegrityError(str(error)) from error
+        except RuntimeMissing as error:
+            raise MachineLacks(str(error)) from error
+        stack.callback(session.close)
+        running[record.name] = _Running(record.target, session, file, record.sha256)
+    return running
+
+
+def _timed(
+    sessions: Mapping[str, Session], batch_size: int, test: TestSplit, settings: Any, on_round: Any, context: Context
+) -> dict[tuple[str, int], LatencySamples]:
+    random = np.random.default_rng(context.seed)
+    picks = [random.choice(test.indices, batch_size) for _ in range(INPUT_SETS)]
+    feeds = {batch_size: [{INPUT: test.dataset.images(pick)} for pick in picks]}
+    try:
+        return measure_latency(sessions, feeds, settings, on_round)
+    except MeasurementCancelled:
+        context.cancellation.check()
+        raise
+    except InvalidMeasurement as error:
+        raise MeasurementInvalid(str(error)) from error
+
+
+def _peak_memory(running: _Running, batch_sizes: tuple[int, ...]) -> int | None:
+    largest = max((size for size in batch_sizes if running.takes(size)), default=None)
+    if largest is None:
+        return None
+    try:
+        return peak_memory_bytes(running.target.runtime, running.file, running.sha256, running.target, largest)
+    except EngineError as error:
+        raise MeasurementInvalid(str(error)) from error
+
+
+def _ratios(found: Mapping[str, Predictions], records: tuple[BuiltRecord, ...]) -> dict[str, Any]:
+    return {
+        record.name: asdict(share_ratio(found[record.name].correct, found[record.reference].correct))
+        for record in records
+        if record.precision != "fp32"
+        and record.name in found
+        and record.reference in found
+        and found[record.reference].correct.any()
+    }
+
+
+def _summaries(
+    samples: Mapping[tuple[str, int], LatencySamples], records: tuple[BuiltRecord, ...], threads: int
+) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        for (name, size), each in samples.items():
+            if name != record.name:
+                continue
+            try:
+                entry = {"batch_size": size, "threads": threads, **summarize(each).to_json()}
+                reference = samples.get((record.reference, size))
+                if record.precision != "fp32" and reference is not None:
+                    entry["versus_fp32"] = compare(each, reference).to_json()
+            except InvalidMeasurement as error:
+                raise MeasurementInvalid(str(error)) from error
+            entry["quantiles_ms"] = np.quantile(each.milliseconds, np.linspace(0, 1, 41)).round(6).tolist()
+            found.setdefault(name, []).append(entry)
+    return found
+
+
+def _sample_arrays(samples: Mapping[tuple[str, int], LatencySamples]) -> dict[str, Any]:
+    arrays: dict[str, Any] = {}
+    for (name, size), each in samples.items():
+        arrays[f"{name.replace('/', '.')}.batch{size}.ms"] = each.milliseconds
+        arrays[f"{name.replace('/', '.')}.batch{size}.round"] = each.rounds
+    return arrays

@@ -1,0 +1,237 @@
+"""One page that says whether to ship, and on what evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar, Literal, final
+
+from engines.audit import Audit, compare_to_fp16
+from pipeline.artifact import (
+    Artifact,
+    Artifacts,
+    Engines,
+    Graph,
+    Graphs,
+    Measurements,
+    ReportFiles,
+    Splits,
+    Student,
+    Teacher,
+)
+from pipeline.built import BuiltRecord, built_records
+from pipeline.context import Context
+from pipeline.gates import Gates, gate_results
+from pipeline.manifest import read_manifest
+from pipeline.reporting.result import (
+    AuditSummary,
+    ChainStep,
+    Distillation,
+    EngineResult,
+    Estimate,
+    Finding,
+    Latency,
+    Report,
+    StageResult,
+    verdict_from_gates,
+)
+from pipeline.stage import Stage
+
+State = Literal["measured", "built", "not_built"]
+
+KINDS: tuple[type[Artifact], ...] = (Splits, Teacher, Student, Graph, Graphs, Engines, Measurements)
+
+
+@final
+class WriteReport(Stage):
+    """`[gates]` is what it holds the measurements against. Closes every recipe that measures."""
+
+    name: ClassVar[str] = "report"
+    version: ClassVar[int] = 1
+    needs: ClassVar[tuple[type[Artifact], ...]] = KINDS
+    makes: ClassVar[type[Artifact]] = ReportFiles
+    tools: ClassVar[tuple[str, ...]] = ("edgestill", "jinja2")
+
+    gates: Gates = Gates()
+
+    def run(self, inputs: Artifacts, target: Path, context: Context) -> None:
+        from pipeline.reporting.document import write_json
+        from pipeline.reporting.html import write_html
+        from pipeline.reporting.markdown import write_markdown
+
+        report = self._report(inputs, context)
+        write_json(report, target / "report.json")
+        write_html(report, target / "report.html")
+        write_markdown(report, target / "report.md")
+        context.say(f"report: {report.verdict.replace('_', ' ')}")
+
+    def _report(self, inputs: Artifacts, context: Context) -> Report:
+        measured = inputs[Measurements].json("measurements.json")
+        engines = tuple(_engines(inputs[Engines], measured))
+        gates = gate_results(self.gates, engines)
+        verdict, reasons = verdict_from_gates(gates)
+        manifests = [read_manifest(inputs[kind].folder) for kind in KINDS]
+        versions = {name: found for manifest in manifests for name, found in manifest.versions.items()}
+        return Report(
+            name=context.name,
+            task=context.task.name,
+            metric=context.task.metric,
+            verdict=verdict,
+            reasons=(*reasons, *_not_judged(engines)),
+            test_images=measured["test_images"],
+            chain=tuple(_chain(inputs, measured)),
+            engines=engines,
+            gates=gates,
+            findings=tuple(Finding(**finding) for finding in inputs[Splits].json("findings.json")),
+            distillation=_distillation(inputs[Student]),
+            stages=tuple(
+                StageResult(
+                    name=each.stage, key=each.key, seconds=each.seconds, peak_memory_bytes=each.peak_memory_bytes
+                )
+                for each in manifests
+            ),
+            versions={"edgestill": version("edgestill"), **versions},
+            machine=measured["machine"],
+            created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+            seed=context.seed,
+        )
+
+
+def _not_judged(engines: tuple[EngineResult, ...]) -> Iterator[str]:
+    waiting = [f"{engine.target} {engine.precision}" for engine in engines if engine.state == "built"]
+    if waiting:
+        yield f"Built and audited but not measured here, so the verdict is not about them: {', '.join(waiting)}."
+
+
+def _chain(inputs: Artifacts, measured: Mapping[str, Any]) -> Iterator[ChainStep]:
+    accuracy, student = measured["accuracy"], inputs[Student].json("model.json")
+    teacher = inputs[Teacher].json("model.json")
+    yield ChainStep(
+        step="teacher",
+        label="Teacher",
+        parameters=teacher["parameters"],
+        bytes=_size(inputs[Teacher], "teacher.safetensors"),
+        accuracy=Estimate(**accuracy["teacher"]),
+    )
+    if "baseline" in accuracy:
+        yield ChainStep(
+            step="baseline",
+            label="Student on labels alone",
+            parameters=student["parameters"],
+            bytes=_size(inputs[Student], "baseline.safetensors"),
+            accuracy=Estimate(**accuracy["baseline"]),
+            note="the same network and seed without a teacher; it goes no further",
+        )
+    yield ChainStep(
+        step="student",
+        label="Distilled student",
+        parameters=student["parameters"],
+        bytes=_size(inputs[Student], "student.safetensors"),
+        accuracy=Estimate(**accuracy["student"]),
+    )
+    yield ChainStep(
+        step="onnx",
+        label="ONNX graph",
+        parameters=student["parameters"],
+        bytes=_size(inputs[Graph], "model.onnx"),
+        accuracy=Estimate(**accuracy["onnx"]),
+        note="the exported graph as written, without optimization",
+    )
+    for record in built_records(inputs[Engines]):
+        if record.name in accuracy:
+            yield ChainStep(
+                step="engine",
+                label=f"{record.target.name} {record.precision}",
+                precision=record.precision,
+                bytes=record.bytes,
+                accuracy=Estimate(**accuracy[record.name]),
+            )
+
+
+def _engines(artifact: Engines, measured: Mapping[str, Any]) -> Iterator[EngineResult]:
+    audits = {name: Audit(**_tuples(audit["summary"])) for name, audit in artifact.json("audit.json").items()}
+    for record in built_records(artifact):
+        accuracy = measured["accuracy"].get(record.name)
+        state: State = "measured" if accuracy is not None else record.state
+        yield EngineResult(
+            target=record.target.name,
+            runtime=record.target.runtime,
+            precision=record.precision,
+            optional=record.target.optional,
+            state=state,
+            reason="" if state == "measured" else measured["not_measured"][record.name],
+            file=record.file,
+            bytes=record.bytes,
+            sha256=record.sha256,
+            audit=_audit(record, audits),
+            accuracy=None if accuracy is None else Estimate(**accuracy),
+            accuracy_ratio_to_fp32=_estimate(measured["accuracy_ratio_to_fp32"].get(record.name)),
+            latency=tuple(_latency(entry) for entry in measured["latency"].get(record.name, ())),
+            peak_memory_bytes=measured["peak_memory_bytes"].get(record.name),
+            build_seconds=record.seconds,
+        )
+
+
+def _audit(record: BuiltRecord, audits: Mapping[str, Audit]) -> AuditSummary | None:
+    audit = audits.get(record.name)
+    if audit is None:
+        return None
+    half = audits.get(f"{record.target.name}/fp16")
+    return AuditSummary(
+        kernels=audit.kernels,
+        products=audit.products,
+        int8_products=audit.int8,
+        float_products=audit.float_products,
+        activation_bytes=audit.activation_bytes,
+        remarks=tuple(compare_to_fp16(audit, half)) if record.precision == "int8" and half is not None else (),
+    )
+
+
+def _latency(entry: Mapping[str, Any]) -> Latency:
+    low, high = entry["p50_interval_ms"]
+    versus = entry.get("versus_fp32")
+    ratio = None
+    if versus is not None:
+        ratio = Estimate(
+            value=versus["ratio"], low=versus["interval"][0], high=versus["interval"][1], n=versus["rounds"]
+        )
+    return Latency(
+        batch_size=entry["batch_size"],
+        threads=entry["threads"],
+        samples=entry["samples"],
+        p50_ms=entry["p50_ms"],
+        p50_low_ms=low,
+        p50_high_ms=high,
+        p90_ms=entry["p90_ms"],
+        p99_ms=entry["p99_ms"],
+        cv=entry["coefficient_of_variation"],
+        quantiles_ms=tuple(entry["quantiles_ms"]),
+        ratio_to_fp32=ratio,
+        versus_fp32=None if versus is None else versus["verdict"],
+    )
+
+
+def _distillation(student: Student) -> Distillation:
+    model, metrics = student.json("model.json"), student.json("metrics.json")
+    (loss,) = model["losses"]
+    return Distillation(
+        loss="alpha * CE + (1 - alpha) * T^2 * KL" if loss["name"] == "kd" else loss["name"],
+        temperature=loss.get("temperature"),
+        alpha=loss.get("alpha"),
+        epochs=metrics["student"]["best_epoch"],
+        compression_ratio=model["teacher_parameters"] / model["parameters"],
+    )
+
+
+def _estimate(interval: Mapping[str, Any] | None) -> Estimate | None:
+    return None if interval is None else Estimate(**interval)
+
+
+def _size(artifact: Artifact, name: str) -> int:
+    return artifact.path(name).stat().st_size
+
+
+def _tuples(document: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in document.items()}

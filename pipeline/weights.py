@@ -1,0 +1,89 @@
+"""Weights on disk: safetensors, or a .pt read without running code. Imports torch inside functions."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
+
+from pipeline import atomic
+from pipeline.artifact import Student, Teacher
+from pipeline.context import Context
+from pipeline.errors import NotAcceptable, RecipeError
+from pipeline.models import Model, make_model
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+SUFFIXES = (".safetensors", ".pt", ".pth")
+
+
+def write_weights(path: Path, state: dict[str, Tensor]) -> None:
+    """Without metadata: more than one key of it would come in another order in every process."""
+    from safetensors.torch import save
+
+    atomic.write_bytes(path, save({name: tensor.contiguous() for name, tensor in sorted(state.items())}))
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Into a network of the same tensors; raises RecipeError for other tensors, NotAcceptable for NaN or infinity."""
+    state = _read(path)
+    expected = network.state_dict()
+    if problems := _mismatches(expected, state):
+        raise RecipeError(f"{path}: does not fit the model: {'; '.join(problems[:3])}")
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise NotAcceptable(f"{path}: tensor {name} holds NaN or infinite values; export the weights again")
+    network.load_state_dict(state)
+
+
+def load_network(artifact: Teacher | Student, weights: str, context: Context) -> nn.Module:
+    """A network that an earlier stage recorded, with one of its weights files, in evaluation mode and frozen."""
+    document = artifact.json("model.json")
+    model = TypeAdapter[Any](Model).validate_python(document["model"])
+    network = make_model(model, tuple(document["shape"]), document["outputs"], context.recipe_folder)
+    load_weights(network, artifact.path(weights))
+    return network.eval().requires_grad_(False)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        try:
+            return load(path.read_bytes())
+        except SafetensorError as error:
+            raise RecipeError(f"{path}: is not a whole safetensors file ({error})") from error
+    return _read_pt(path)
+
+
+def _read_pt(path: Path) -> dict[str, Tensor]:
+    import torch
+
+    try:
+        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RecipeError(
+            f"{path}: holds more than tensors or is damaged, and was not run ({reason}); save model.state_dict()"
+        ) from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
+            loaded = loaded[wrapper]
+    if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
+        raise RecipeError(f"{path}: holds no state dict; save model.state_dict()")
+    return {str(name).removeprefix("module."): tensor for name, tensor in loaded.items()}
+
+
+def _mismatches(expected: dict[str, Tensor], found: dict[str, Tensor]) -> list[str]:
+    missing = [f"{name} is missing" for name in expected if name not in found]
+    unexpected = [f"{name} is not in the model" for name in found if name not in expected]
+    shapes = [
+        f"{name} has shape {tuple(found[name].shape)}, the model {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in found and found[name].shape != tensor.shape
+    ]
+    return shapes + missing + unexpected

@@ -1,0 +1,131 @@
+"""A recipe's folder: one folder a stage and key, a lock, and commits that are whole or absent."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pipeline import atomic
+from pipeline.errors import MachineLacks, ResourceExhausted, WorkspaceLocked
+
+KEY_DIGITS = 12
+CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """`path/03-export-<key>/` holds a result, `path/03-export` points at the newest."""
+
+    path: Path
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Held for a whole run; the kernel lets go of it however the process ends.
+
+        Raises WorkspaceLocked with who holds it.
+        """
+        with disk_errors_explained(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = (self.path / ".lock").open("a+", encoding="utf-8")
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                raise WorkspaceLocked(f"{self.path}: locked by {_holder(file.read())}; wait for it to end") from error
+            with disk_errors_explained(self.path):
+                file.truncate(0)
+                file.write(json.dumps(_self_description()))
+                file.flush()
+            yield
+            file.truncate(0)
+
+    def folder(self, index: int, stage: str, key: str) -> Path:
+        """Where the result of a stage for a key stands, or will."""
+        return self.path / f"{index:02d}-{stage}-{key[:KEY_DIGITS]}"
+
+    def link(self, index: int, stage: str) -> Path:
+        """The newest result of a stage."""
+        return self.path / f"{index:02d}-{stage}"
+
+    def begin(self, folder: Path) -> Path:
+        """`<folder>.partial`, empty but for the checkpoints that a killed run of the same key left."""
+        partial = folder.with_name(folder.name + ".partial")
+        prefix = folder.name[:-KEY_DIGITS]
+        with disk_errors_explained(self.path):
+            for other in self.path.glob(f"{prefix}*.partial"):
+                if other != partial:
+                    shutil.rmtree(other)
+            (partial / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+            for entry in partial.iterdir():
+                if entry.name != CHECKPOINTS:
+                    _remove(entry)
+        return partial
+
+    def commit(self, partial: Path, folder: Path, link: Path) -> None:
+        """Synced, renamed, linked: a folder that exists is complete. The manifest is already inside."""
+        shutil.rmtree(partial / CHECKPOINTS, ignore_errors=True)
+        atomic.sync_tree(partial)
+        if folder.exists():
+            shutil.rmtree(folder)
+        partial.rename(folder)
+        self.point(link, folder)
+
+    def point(self, link: Path, folder: Path) -> None:
+        """Makes the stage's link lead to `folder`."""
+        if link.is_symlink() and Path(link.readlink()) == Path(folder.name):
+            return
+        temporary = link.with_name(f".{link.name}.link")
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(folder.name)
+        temporary.replace(link)
+        atomic.sync_folder(self.path)
+
+
+@contextlib.contextmanager
+def disk_errors_explained(path: Path) -> Iterator[None]:
+    """A full or read-only disk becomes a message that says so."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ResourceExhausted(f"{path}: no space left on the disk; free some and run again to resume") from error
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise MachineLacks(
+                f"{path}: cannot be written ({error.strerror}); choose another folder with --workspace"
+            ) from error
+        raise
+
+
+def _self_description() -> dict[str, str | int]:
+    return {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+
+
+def _holder(text: str) -> str:
+    try:
+        holder = json.loads(text)
+        return f"process {holder['pid']} on {holder['host']} since {holder['started']} ({holder['command']})"
+    except (ValueError, KeyError, TypeError):
+        return "another run"
+
+
+def _remove(entry: Path) -> None:
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry)
+    else:
+        entry.unlink()

@@ -1,0 +1,149 @@
+"""The streaming pass: what is measured, who is named when data is poisoned, and that memory stays flat."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx_networks import NetworkBuilder, images, residual
+
+from calibration.collect import Batch, collect
+from calibration.errors import CalibrationError, PoisonedData
+from calibration.prepare import prepared
+from calibration.statistics import Sketches
+
+
+def batches_of(values: NDArray[np.float32], size: int, name: str = "image") -> Iterator[Batch]:
+    for start in range(0, len(values), size):
+        part = values[start : start + size]
+        yield Batch([f"digit-{start + i}" for i in range(len(part))], {name: part})
+
+
+def test_the_pass_measures_inputs_and_activations_as_the_graph_computes_them() -> None:
+    model = prepared(onnx.parser.parse_model(_TWO_BRANCHES))
+    values = images(10, 2, 3)
+    sketches = collect(model, batches_of(values, 4), threads=1)
+    assert sketches.images == 10
+    product = np.maximum(values @ np.array([[1, -2], [0, 1], [3, 0.5]], np.float32), 0)
+    expected = {"image": values, "positive": product, "sum": product + product.mean(axis=1, keepdims=True)}
+    for name, array in expected.items():
+        sketch = sketches.tensors[name]
+        assert (sketch.minimum, sketch.maximum) == pytest.approx((array.min(), array.max()), rel=1e-6)
+        assert (sketch.count, sketch.zeros) == (array.size, int((array == 0).sum()))
+
+
+def test_what_only_a_relu_reads_and_what_is_not_float_is_not_measured() -> None:
+    sketches = collect(prepared(onnx.parser.parse_model(_TWO_BRANCHES)), batches_of(images(4, 2, 3), 4), threads=1)
+    assert set(sketches.tensors) == {"image", "positive", "mean", "sum"}
+
+
+def test_one_sample_at_a_time_and_all_at_once_measure_the_same_images() -> None:
+    model, values = prepared(residual(widths=(8, 16))), images(12, 1, 8, 8)
+    one, all_at_once = (collect(model, batches_of(values, size), threads=1) for size in (1, 12))
+    assert {name: s.count for name, s in one.tensors.items()} == {n: s.count for n, s in all_at_once.tensors.items()}
+    assert np.array_equal(one.tensors["image"].counts, all_at_once.tensors["image"].counts)
+
+
+def test_the_same_pass_gives_the_same_sketches_bit_for_bit() -> None:
+    model, values = prepared(residual(widths=(8, 16))), images(12, 1, 8, 8)
+    one, two = (collect(model, batches_of(values, 5), threads=1) for _ in range(2))
+    assert all(np.array_equal(one.tensors[name].counts, two.tensors[name].counts) for name in one.tensors)
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+def test_poison_in_the_data_names_image_and_input(poison: float) -> None:
+    values = images(10, 1, 8, 8)
+    values[7, 0, 3, 3] = poison
+    with pytest.raises(PoisonedData, match=rf"image 'digit-7' makes tensor 'image' hold {poison}; take the image out"):
+        collect(prepared(residual(widths=(8,))), batches_of(values, 4), threads=1)
+
+
+def test_an_activation_that_overflows_names_image_and_tensor() -> None:
+    model = prepared(onnx.parser.parse_model(_SQUARE_ROOT))
+    values = np.ones((6, 4), np.float32)
+    values[5, 0] = -1
+    with pytest.raises(PoisonedData, match="image 'digit-5' makes tensor 'root' hold nan"):
+        collect(model, batches_of(values, 3), threads=1)
+
+
+def test_a_poisoned_tensor_whose_rows_are_not_images_names_the_batch() -> None:
+    net = NetworkBuilder()
+    net.node("MatMul", net.node("Log", net.node("Transpose", "image"), output="logarithm"), "image", output="gram")
+    values = np.ones((3, 4), np.float32)
+    values[1, 0] = -1
+    with pytest.raises(
+        PoisonedData, match="one of the images 'digit-0' to 'digit-2' makes tensor 'logarithm' hold nan"
+    ):
+        collect(prepared(net.model({"image": ["batch", 4]}, {"gram": [4, 4]})), batches_of(values, 3), threads=1)
+
+
+def test_no_image_at_all_is_refused() -> None:
+    with pytest.raises(CalibrationError, match="no image to calibrate with; give at least one"):
+        collect(prepared(residual(widths=(8,))), [], threads=1)
+
+
+def test_a_batch_with_other_inputs_or_another_number_of_images_is_refused() -> None:
+    model = prepared(residual(widths=(8,)))
+    with pytest.raises(CalibrationError, match=r"a batch has inputs \['pixels'\], the graph wants \['image'\]"):
+        collect(model, batches_of(images(2, 1, 8, 8), 2, name="pixels"), threads=1)
+    with pytest.raises(CalibrationError, match=r"input 'image' has shape \(2, 1, 8, 8\) for 3 image ids"):
+        collect(model, [Batch(["a", "b", "c"], {"image": images(2, 1, 8, 8)})], threads=1)
+
+
+def test_images_of_a_wrong_shape_are_named() -> None:
+    with pytest.raises(CalibrationError, match="the graph does not run on images 'digit-0' to 'digit-1': "):
+        collect(prepared(residual(widths=(8,))), batches_of(images(2, 3, 8, 8), 2), threads=1)
+
+
+def test_progress_counts_images_and_what_it_raises_stops_the_pass() -> None:
+    class Stopped(Exception):
+        pass
+
+    seen: list[int] = []
+
+    def on_batch(count: int) -> None:
+        seen.append(count)
+        if count >= 8:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        collect(prepared(residual(widths=(8,))), batches_of(images(20, 1, 8, 8), 4), threads=1, on_batch=on_batch)
+    assert seen == [4, 8]
+
+
+def test_batches_are_taken_one_at_a_time_and_let_go() -> None:
+    alive: list[NDArray[np.float32]] = []
+
+    def endless() -> Iterator[Batch]:
+        for number in range(6):
+            alive.append(images(4, 1, 8, 8, seed=number))
+            assert len(alive) == 1, "the batch before is still being held"
+            yield Batch([f"{number}-{i}" for i in range(4)], {"image": alive.pop()})
+
+    sketches: Sketches = collect(prepared(residual(widths=(8,))), endless(), threads=1)
+    assert sketches.images == 24
+
+
+_TWO_BRANCHES = """
+<ir_version: 10, opset_import: ["" : 18]>
+network (float[batch, 2, 3] image) => (float[batch, 2, 2] sum)
+<float[3, 2] weight = {1, -2, 0, 1, 3, 0.5}, int64[1] axes = {1}> {
+    product = MatMul(image, weight)
+    positive = Relu(product)
+    mean = ReduceMean(positive, axes)
+    sum = Add(positive, mean)
+    unused = Shape(product)
+}
+"""
+
+_SQUARE_ROOT = """
+<ir_version: 10, opset_import: ["" : 18]>
+network (float[batch, 4] image) => (float[batch, 2] logits)
+<float[4, 2] weight = {1, 2, 3, 4, 5, 6, 7, 8}> {
+    root = Sqrt(image)
+    logits = MatMul(root, weight)
+}
+"""
