@@ -53,9 +53,9 @@ def _quantize_compute(graph: Graph, sites: Sites, node: NodeProto, operands: Ope
     if node.op_type == "Conv":
         sites.read_dequantized(graph.tail(node), [])  # without a Q on its output a convolution stays float
         sites.accept(node, "8 bits in and out: QLinearConv, with the Relu or Clip behind it")
-    elif node.op_type == "Gemm" and graph.tail(node) != node.output[0]:
-        sites.read_dequantized(graph.tail(node), [])  # else onnxruntime makes a float FusedGemm of the two
-        sites.accept(node, "8 bits in and out: QGemm, with the Relu or Clip behind it")
+    elif graph.tail(node) != node.output[0]:
+        sites.read_dequantized(graph.tail(node), [])  # else onnxruntime keeps a float product with the Relu
+        sites.accept(node, "8 bits in and out, with the Relu or Clip behind it")
     else:
         sites.accept(node, "8-bit operands, float result: an integer product that scales as it writes")
 
@@ -108,7 +108,7 @@ def _read_dequantized_everywhere(graph: Graph, sites: Sites) -> None:
     """An operator fuses only if its Q is all that reads it, so everyone else reads behind the Q."""
     for tensor in list(sites.activations):
         producer = graph.producer.get(tensor)
-        in_8_bits = producer is not None and sites.is_quantized(producer) and producer.op_type not in {"Gemm", "MatMul"}
+        in_8_bits = producer is not None and sites.is_quantized(producer)
         readers = graph.readers.get(tensor, ())
         chosen = readers if in_8_bits else _quantized(sites, readers)
         sites.read_dequantized(tensor, list(chosen))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ class NetworkBuilder:
         self._nodes: list[NodeProto] = []
         self._weights: list[TensorProto] = []
 
-    def node(self, operator: str, *inputs: str, output: str | None = None, **attributes: object) -> str:
+    def node(self, operator: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
         output = output or f"{operator.lower()}_{len(self._nodes)}"
         self._nodes.append(helper.make_node(operator, inputs, [output], name=f"node_{output}", **attributes))
         return output

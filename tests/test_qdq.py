@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
+from typing import Any
 
 import numpy as np
 import onnx
@@ -25,7 +26,10 @@ from calibration.prepare import prepared
 from calibration.qdq import activation_grid, quantize, weight_scales
 from calibration.ranges import Ranges, ranges_from_sketches
 
-_NETWORKS = {"residual": (residual, (1, 8, 8)), "attention": (attention, (16, 32))}
+_NETWORKS: dict[str, tuple[Callable[[], ModelProto], tuple[int, ...]]] = {
+    "residual": (residual, (1, 8, 8)),
+    "attention": (attention, (16, 32)),
+}
 
 
 def data_for(network: str, count: int = 64) -> NDArray[np.float32]:
@@ -59,7 +63,7 @@ def sqnr_db(wanted: NDArray[np.float32], found: NDArray[np.float32]) -> float:
     return float(10 * np.log10(np.sum(wanted**2) / np.sum((wanted - found) ** 2)))
 
 
-def constants(model: ModelProto) -> Mapping[str, NDArray[np.generic]]:
+def constants(model: ModelProto) -> Mapping[str, NDArray[Any]]:
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
 
 
@@ -126,7 +130,7 @@ def test_after_a_relu_the_zero_point_is_the_least_of_its_type(family: str) -> No
     found = quantized("residual", family)
     stored = constants(found)
     after_relu = [v for name, v in stored.items() if name.startswith("relu") and name.endswith("zero_point")]
-    assert {int(value) for value in after_relu} == {0 if family == "cpu-vnni" else -128}  # type: ignore[call-overload]
+    assert {int(value) for value in after_relu} == {0 if family == "cpu-vnni" else -128}
 
 
 _ends = st.floats(-1e5, 1e5, width=32)
@@ -197,7 +201,9 @@ def test_a_graph_in_which_nothing_can_be_quantized_is_refused_with_the_reasons()
     net = NetworkBuilder()
     net.conv("image", 1, 4, output="features")
     model = prepared(net.model({"image": ["batch", 1, 8, 8]}, {"features": ["batch", 4, 8, 8]}))
-    with pytest.raises(GraphRefused, match="'cpu-vnni' finds nothing to quantize: node_features .Conv.: output head"):
+    with pytest.raises(
+        GraphRefused, match=r"'cpu-vnni' finds nothing to quantize: node_features \(Conv\): output head"
+    ):
         quantize(model, Ranges("minmax", 1, {}), place(model, "cpu-vnni"))
 
 

@@ -29,7 +29,9 @@ def linear_axis(
     """Round ticks around the values, never past floor or ceiling."""
     known = list(values) or [0.0, 1.0]
     low, high = min(known), max(known)
-    step = _round_step((high - low or abs(high) or 1.0) / intervals)
+    magnitude = max(abs(low), abs(high), 1e-9)
+    # Values that differ only by rounding would ask for ticks closer than floats can tell apart.
+    step = _round_step((high - low if high - low > magnitude * 1e-9 else magnitude) / intervals)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     if first == last:
         first, last = first - 1, last + 1
