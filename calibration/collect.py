@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
-from calibration.errors import CalibrationError, PoisonedData
+from calibration.errors import CalibrationError, GraphRefused, PoisonedData
 from calibration.graph import Graph
 from calibration.statistics import Sketch, Sketches
 
@@ -34,7 +34,8 @@ def collect(
     """Runs a prepared model over the batches and keeps a sketch of every float activation, graph inputs included.
 
     `on_batch` gets the number of images so far; what it raises passes through, which cancels the pass. Raises
-    PoisonedData naming image and tensor on NaN or inf, CalibrationError where no image came or a batch does not fit.
+    PoisonedData naming image and tensor on NaN or inf, CalibrationError where no image came or a batch does not fit,
+    GraphRefused where onnxruntime does not take the graph.
     """
     graph = Graph(model)
     measured = graph.activations()
@@ -75,7 +76,10 @@ def _session(model: ModelProto, threads: int) -> Any:
     options.log_severity_level = 3
     # ALL would lay tensors out for this machine's caches, and undo it for each of our outputs.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own errors share no base class
+        raise GraphRefused(f"onnxruntime cannot load the graph to measure it: {error}") from error
 
 
 def _check_batch(batch: Batch, inputs: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ from pipeline.context import Context
 class Stage(BaseModel, ABC):
     """One step of a recipe. A subclass is final and frozen; its fields are its recipe section."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: ClassVar[str]
     version: ClassVar[int]

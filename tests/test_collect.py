@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx_networks import NetworkBuilder, images, residual
 
 from calibration.collect import Batch, collect
-from calibration.errors import CalibrationError, PoisonedData
+from calibration.errors import CalibrationError, GraphRefused, PoisonedData
 from calibration.prepare import prepared
 from calibration.statistics import Sketches
 
@@ -96,6 +96,14 @@ def test_a_batch_with_other_inputs_or_another_number_of_images_is_refused() -> N
 def test_images_of_a_wrong_shape_are_named() -> None:
     with pytest.raises(CalibrationError, match="the graph does not run on images 'digit-0' to 'digit-1': "):
         collect(prepared(residual(widths=(8,))), batches_of(images(2, 3, 8, 8), 2), threads=1)
+
+
+def test_a_graph_that_onnxruntime_does_not_know_is_refused() -> None:
+    model = prepared(residual(widths=(8,)))
+    model.graph.node[0].domain = "somebody.else"
+    model.opset_import.append(onnx.helper.make_opsetid("somebody.else", 1))
+    with pytest.raises(GraphRefused, match="onnxruntime cannot load the graph to measure it: .*somebody.else"):
+        collect(model, batches_of(images(2, 1, 8, 8), 2), threads=1)
 
 
 def test_progress_counts_images_and_what_it_raises_stops_the_pass() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -156,7 +156,7 @@ def test_an_output_that_other_layers_read_is_float32_outside_and_half_inside() -
     net = NetworkBuilder()
     features = net.node("Relu", net.conv("image", 1, 4), output="features")
     net.conv(features, 4, 2, output="mask")
-    outputs = {"mask": ["batch", 2, 4, 4], "features": ["batch", 4, 4, 4]}
+    outputs: dict[str, Sequence[int | str]] = {"mask": ["batch", 2, 4, 4], "features": ["batch", 4, 4, 4]}
     values = images(2, 1, 4, 4)
     model, ranges = calibrated(net.model({"image": ["batch", 1, 4, 4]}, outputs), values)
     half = float16_from_float32(model, ranges)

@@ -46,7 +46,7 @@ def test_the_form_of_tensorrt_10_is_read_too() -> None:
     ("message", "said"),
     [
         ("Bindings:\nx", "it starts with 'Bindings"),
-        ("Layers:\n\nI/O Tensors:\n", "it lists no layer"),
+        ("Layers:\n\n\nI/O Tensors:\n", "it lists no layer"),
         ("Layers:\nconv1, relu1", "no layer at 'conv1, relu1'"),
         ("Layers:\nName: a, LayerType: kgen, Inputs: [ x ], Outputs: []", r"no tensor at ' x \], Outputs"),
         ("Layers:\nName: a, LayerType: kgen, Inputs: [], Metadata: ", "no inputs and outputs in 'Name: a"),

@@ -43,6 +43,16 @@ def test_a_zero_point_is_refused_with_the_way_out(tmp_path: Path) -> None:
 
 
 @needs_tensorrt_rtx
+def test_an_int32_bias_is_refused_with_the_way_out_and_without_the_failed_look_for_a_driver(tmp_path: Path) -> None:
+    nodes = "bq = DequantizeLinear<axis=0>(bias, many, none)" + QUANTIZED.replace("w1d, b1)", "w1d, bq)")
+    bias = {"bias": np.zeros(16, np.int32), "none": np.zeros(16, np.int32)}
+    said = refused(written(tmp_path, nodes, weights() | quantization() | bias), tmp_path, "int8")
+    assert "refuses it: node number 0 (DequantizeLinear): Error Code 4: API Usage Error (" in said
+    assert said.endswith("; leave biases in float, they need no DequantizeLinear")
+    assert "cudaError" not in said
+
+
+@needs_tensorrt_rtx
 def test_uint8_that_tensorrt_would_quietly_clip_is_refused(tmp_path: Path) -> None:
     graph = written(tmp_path, QUANTIZED, weights() | quantization(0, np.uint8))
     assert "it quantizes to UINT8, which TensorRT would take for INT8 and clip" in refused(graph, tmp_path, "int8")

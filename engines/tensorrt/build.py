@@ -38,12 +38,15 @@ BROKEN_PROMISES = (
     ),
 )
 PARSER_NOISE = (
+    (re.compile(r"\s*\[checkMacros\.cpp::catchCudaError.*?\(cudaError 35: [^)]*\)\)"), ""),  # no driver here
+    (re.compile(r"^Invalid Node - \S+ "), ""),
     (re.compile(r"In node -1 with name: +and operator: +\(\w+\): \w+: "), ""),
     (re.compile(r"\bAssertion failed: .*?: (?=\S)"), ""),
     (re.compile(r'^[\w\s]+ && "(.*)"$'), r"\1"),
     (re.compile(r"^(Failed to import initializer: )\1"), r"\1"),
 )
 ADVICE = (
+    (re.compile(r"has type Int32 but must have type FP8"), "leave biases in float, they need no DequantizeLinear"),
     (re.compile(r"Non-zero zero point"), "calibrate for the family of this runtime: signed, symmetric, zero-point 0"),
     (re.compile(r"Failed to import initializer"), "weights in a file of their own must lie beside the graph"),
     (re.compile(r"within workspace limit"), "raise workspace_bytes of the target"),
@@ -108,7 +111,10 @@ def _complaint(error: ParserError) -> str:
     said = readable(error.desc())
     for noise, rest in PARSER_NOISE:
         said = noise.sub(rest, said)
-    return f"node {error.node_name()!r} ({error.node_operator()}): {said}" if error.node_operator() else said
+    if not error.node_operator():
+        return said
+    node = repr(error.node_name()) if error.node_name() else f"number {error.node()}"
+    return f"node {node} ({error.node_operator()}): {said}"
 
 
 def _configured(

@@ -61,8 +61,9 @@ def realized_layers(message: str, products: Mapping[str, Kind]) -> tuple[Realize
     """The layers of the message in execution order, given the network's products; raises UnreadableLayers."""
     if not message.startswith(HEADING):
         raise UnreadableLayers(f"it starts with {message[:40]!r}")
-    body = message.removeprefix(HEADING).strip("\n").split("\n\n")[0]
-    layers = [_layer(line, products) for line in body.splitlines() if line.strip()]
+    body = message.removeprefix(f"{HEADING}\n").split("\n\n")[0]
+    # Not splitlines: TensorRT separates the ONNX nodes of a layer by a control character that would split them too.
+    layers = [_layer(line, products) for line in body.split("\n") if line.strip()]
     if not layers:
         raise UnreadableLayers("it lists no layer")
     return tuple(_with_products_in_generated_kernels(layers, products))

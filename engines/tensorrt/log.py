@@ -26,6 +26,7 @@ _CPP_PLACES = (
     re.compile(r"\[\w+\.(?:cpp|h|cu):\d+: \w+\]\s*"),  # "[pass.cpp:337: check_turing_op_compatibility] "
     re.compile(r"^\w+\.cpp:\d+: "),  # "onnxOpImporters.cpp:1980: "
     re.compile(r"\bI\w+::\w+: "),  # "IBuilder::buildSerializedNetwork: "
+    re.compile(r"\s*\(\s*\)"),  # what these leave empty
 )
 
 

@@ -79,7 +79,7 @@ class WriteReport(Stage):
             task=context.task.name,
             metric=context.task.metric,
             verdict=verdict,
-            reasons=(*reasons, *_not_judged(engines)),
+            reasons=reasons,
             test_images=measured["test_images"],
             chain=tuple(_chain(inputs, measured)),
             engines=engines,
@@ -97,12 +97,6 @@ class WriteReport(Stage):
             created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
             seed=context.seed,
         )
-
-
-def _not_judged(engines: tuple[EngineResult, ...]) -> Iterator[str]:
-    waiting = [f"{engine.target} {engine.precision}" for engine in engines if engine.state == "built"]
-    if waiting:
-        yield f"Built and audited but not measured here, so the verdict is not about them: {', '.join(waiting)}."
 
 
 def _chain(inputs: Artifacts, measured: Mapping[str, Any]) -> Iterator[ChainStep]:
