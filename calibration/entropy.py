@@ -25,7 +25,6 @@ from calibration.statistics import Sketch
 
 LEVELS = 128
 HISTOGRAM_BINS = 2048
-_EQUAL_NATS = 1e-10  # divergences closer than this differ by rounding only
 
 
 @final
@@ -49,7 +48,7 @@ def _threshold(sketch: Sketch) -> float:
     histogram = magnitudes[:used].astype(np.float64)
     histogram[0] = histogram[1]
     divergences = kl_divergences(histogram)
-    best = int(np.flatnonzero(divergences <= divergences.min() + _EQUAL_NATS)[-1])
+    best = int(np.flatnonzero(divergences == divergences.min())[-1])
     return (best + LEVELS) * width
 
 

@@ -152,6 +152,24 @@ def test_casts_shapes_and_operands_that_are_float32_by_definition_are_mended() -
     assert kinds[resize.input[2]] == TensorProto.FLOAT
 
 
+def test_what_a_normalization_writes_in_float32_by_definition_stays_so() -> None:
+    net = NetworkBuilder()
+    x = net.node("MatMul", "x", net.weight(net.normal(8, 8)))
+    scale = net.weight(np.ones(8, np.float32))
+    norm = onnx.helper.make_node("LayerNormalization", [x, scale], ["y", "mean"], name="norm", axis=-1)
+    model = net.model({"x": ["batch", 8]}, {"sum": ["batch", 8]})
+    model.graph.node.extend([norm, onnx.helper.make_node("Add", ["y", "mean"], ["sum"], name="add")])
+    model, ranges = calibrated(model, values := images(4, 8))
+    half = float16_from_float32(model, ranges)
+    assert float32_nodes(model, ranges) == {}
+    inferred = onnx.shape_inference.infer_shapes(half).graph.value_info
+    types = {value.name: value.type.tensor_type.elem_type for value in inferred}
+    assert (types["y"], types["mean"]) == (TensorProto.FLOAT16, TensorProto.FLOAT)
+    add = next(node for node in half.graph.node if node.name == "add")
+    assert all(types[name] == TensorProto.FLOAT16 for name in add.input)
+    np.testing.assert_allclose(run(half, values)[0], run(model, values)[0], atol=2e-2)
+
+
 def test_an_output_that_other_layers_read_is_float32_outside_and_half_inside() -> None:
     net = NetworkBuilder()
     features = net.node("Relu", net.conv("image", 1, 4), output="features")

@@ -76,6 +76,13 @@ def test_entropy_takes_the_widest_threshold_of_least_divergence() -> None:
     assert chosen.low == -chosen.high
 
 
+def test_a_spike_beside_zero_does_not_move_the_entropy_threshold() -> None:
+    bulk = np.random.default_rng(0).laplace(size=20_000).astype(np.float32)
+    spike = np.full(200_000, 1e-4, np.float32)
+    plain, spiked = (METHODS["entropy"].range_of(sketch_of(v)) for v in (bulk, np.concatenate([bulk, spike])))
+    assert spiked == plain
+
+
 def test_entropy_keeps_all_of_a_few_discrete_values() -> None:
     pixels = np.random.default_rng(0).integers(0, 17, 10_000) / 16
     assert METHODS["entropy"].range_of(sketch_of(pixels.astype(np.float32))) == Range(0.0, 1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -228,6 +229,23 @@ def test_an_output_that_other_layers_read_too_stays_float_exact_in_the_graph(fam
     assert reason_of(placement, "node_conv_2").startswith("output head: ")
     assert {value.name for value in found.graph.output} == {"mask", "features"}
     assert "features" in placement.tensors
+
+
+def test_on_a_cpu_a_sum_and_a_pool_that_are_outputs_stay_float_while_convolutions_read_them_in_8_bits() -> None:
+    net = NetworkBuilder()
+    x = net.node("Relu", net.conv("image", 1, 8))
+    total = net.node("Add", net.conv(x, 8, 8), x, output="total")
+    y = net.node("Relu", net.conv(total, 8, 8))
+    pooled = net.node("MaxPool", y, kernel_shape=[2, 2], strides=[2, 2], output="pool")
+    both = net.node("Add", net.conv(pooled, 8, 8), net.conv(y, 8, 8, stride=2))
+    net.linear(net.spatial_mean(both), 8, 2, output="logits")
+    outputs: dict[str, Sequence[int | str]] = {name: ["batch", 8, "h", "w"] for name in ("total", "pool")}
+    _, placement = quantized(net.model({"image": ["batch", 1, 8, 8]}, {**outputs, "logits": ["batch", 2]}), "cpu-vnni")
+    for node in ("node_total", "node_pool"):
+        assert reason_of(placement, node) == "its result is an output of the graph, which is float"
+    readers = {activation.tensor: activation.readers for activation in placement.activations}
+    assert readers["total"] == (("node_conv_4", 0),)
+    assert readers["pool"] == (("node_conv_7", 0),)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -60,7 +60,8 @@ def run(model: ModelProto, values: NDArray[np.float32], optimize: bool = True) -
 
 
 def sqnr_db(wanted: NDArray[np.float32], found: NDArray[np.float32]) -> float:
-    return float(10 * np.log10(np.sum(wanted**2) / np.sum((wanted - found) ** 2)))
+    noise = max(float(np.sum((wanted - found) ** 2)), 1e-30)  # two equal answers have none
+    return float(10 * np.log10(np.sum(wanted**2) / noise))
 
 
 def constants(model: ModelProto) -> Mapping[str, NDArray[Any]]:
@@ -97,7 +98,7 @@ def test_weights_are_stored_in_8_bits_and_their_float_copies_are_gone(family: st
         integers = stored[f"{weight.tensor}_quantized"]
         assert integers.dtype == np.int8
         per_channel = np.abs(integers.astype(np.int32)).max(axis=(1, 2, 3))
-        assert set(per_channel) == {FAMILY[family].weight_limit}
+        assert set(per_channel) == {64 if family == "cpu-avx2" else 127}
     assert len(found.SerializeToString()) < 0.35 * len(model.SerializeToString())
 
 
@@ -160,15 +161,16 @@ def test_a_channel_of_zeros_gets_a_scale_that_its_bias_can_live_with() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_dead_and_tiny_channels_keep_their_bias(family: str) -> None:
+@pytest.mark.parametrize("magnitude", [1.0, 1e-12])
+def test_dead_and_tiny_channels_keep_their_bias(family: str, magnitude: float) -> None:
     net = NetworkBuilder()
     weight = net.normal(4, 1, 3, 3)
-    weight[1], weight[2] = 0, 1e-12
-    bias = np.array([0.5, 3.0, -2.0, 0.1], np.float32)
+    weight[1], weight[2], weight[3] = 0, 1e-12, 1e-38
+    bias = np.array([0.5, 3.0, -2.0, 0], np.float32)
     x = net.node("Conv", "image", net.weight(weight), net.weight(bias), pads=[1, 1, 1, 1])
     net.conv(net.node("Relu", x, output="first"), 4, 4, output="features")
     model = prepared(net.model({"image": ["batch", 1, 8, 8]}, {"features": ["batch", 4, 8, 8]}))
-    values = images(8, 1, 8, 8)
+    values = images(8, 1, 8, 8) * np.float32(magnitude)
     batch = Batch([str(i) for i in range(8)], {"image": values})
     ranges = ranges_from_sketches(collect(model, [batch], threads=1), "minmax")
     found = quantize(model, ranges, place(model, family))
@@ -188,6 +190,32 @@ def test_shared_weights_are_quantized_for_each_of_their_readers() -> None:
     ranges = ranges_from_sketches(collect(model, [batch], threads=1), "minmax")
     found = quantize(model, ranges, place(model, "cpu-vnni"))
     assert sqnr_db(run(model, values), run(found, values)) > 25
+
+
+def test_a_tensor_that_is_moved_keeps_the_scale_of_what_it_was_moved_from() -> None:
+    net = NetworkBuilder()
+    x = net.node("Relu", net.conv("image", 1, 4), output="large")
+    x = net.node("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2], output="pooled")
+    net.linear(net.spatial_mean(net.node("Relu", net.conv(x, 4, 4), output="last")), 4, 2, output="logits")
+    model = prepared(net.model({"image": ["batch", 1, 8, 8]}, {"logits": ["batch", 2]}))
+    tensors = {name: Range(0.0, high) for name, high in {"image": 1, "large": 2, "pooled": 1, "last": 3}.items()}
+    stored = constants(quantize(model, Ranges("minmax", 1, tensors), place(model, "cpu-vnni")))
+    assert stored["pooled_scale"] == stored["large_scale"] == np.float32(2 / 255)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_relu_that_is_not_alone_in_reading_a_convolution_cuts_nothing_off_for_the_others(family: str) -> None:
+    net = NetworkBuilder()
+    x = net.conv("image", 1, 8)
+    x = net.node("Concat", net.node("Relu", x), net.node("Tanh", x), axis=1)
+    net.linear(net.spatial_mean(net.node("Relu", net.conv(x, 16, 8))), 8, 4, output="logits")
+    model = prepared(net.model({"image": ["batch", 1, 8, 8]}, {"logits": ["batch", 4]}))
+    values = images(16, 1, 8, 8)
+    batch = Batch([str(i) for i in range(16)], {"image": values})
+    ranges = ranges_from_sketches(collect(model, [batch], threads=1), "minmax")
+    placement = place(model, family)
+    assert ("conv_0" in placement.tensors) == family.startswith("cpu")
+    assert sqnr_db(run(model, values), run(quantize(model, ranges, placement), values)) > 25
 
 
 def test_a_missing_range_is_named() -> None:

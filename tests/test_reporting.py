@@ -40,11 +40,11 @@ from pipeline.reporting.result import (
     Latency,
     Report,
     StageResult,
-    verdict_from_gates,
 )
 from pipeline.reporting.scale import Axis, linear_axis, logarithmic_axis
 from pipeline.reporting.scatter import Wish, texts_apart
 from pipeline.reporting.terminal import summary_from_report
+from pipeline.reporting.verdict import verdict_from_gates
 
 HOSTILE = "<script>alert(\"x\")</script> | `a` [b](c) [red]d[/red] & 'e'"
 VOID = {"meta", "br", "hr", "img", "input", "link"}

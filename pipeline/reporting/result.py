@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
-
-from pipeline.reporting.formats import gate_pair
 
 Verdict = Literal["ship", "do_not_ship", "inconclusive"]
 
@@ -175,31 +172,3 @@ class Report(_Result):
     command: str | None = None
     """What to type to get this result again."""
     seed: int | None = None
-
-
-def verdict_from_gates(gates: Sequence[GateResult]) -> tuple[Verdict, tuple[str, ...]]:
-    """The verdict, and why: one failed gate outweighs everything, one undecided gate outweighs those that passed.
-
-    Without a gate nothing says what is good enough, and a collapsed network would look as shippable as a sound one:
-    that is inconclusive, not a pass.
-    """
-    failed = [gate for gate in gates if gate.state == "failed"]
-    undecided = [gate for gate in gates if gate.state == "inconclusive"]
-    if failed:
-        return "do_not_ship", tuple(_reason(gate) for gate in (*failed, *undecided))
-    if undecided:
-        return "inconclusive", tuple(_reason(gate) for gate in undecided)
-    if not gates:
-        return "inconclusive", ("No gate was set, so nothing says what is good enough: set limits under [gates].",)
-    passed = {1: "The one gate passed.", 2: "Both gates passed."}
-    return "ship", (passed.get(len(gates), f"All {len(gates)} gates passed."),)
-
-
-def _reason(gate: GateResult) -> str:
-    found, limit = gate_pair(gate.name, gate.value, gate.limit)
-    detail = f" ({gate.detail.rstrip('.')})" if gate.detail else ""
-    asked = f"{gate.sense} {limit} was asked"
-    if gate.state == "failed" and gate.value is not None:
-        return f"{gate.name} of {gate.subject} is {found}, {asked}{detail}."
-    outcome = "failed" if gate.state == "failed" else "could not be decided"
-    return f"{gate.name} of {gate.subject} {outcome}: {asked}{detail}."

@@ -17,6 +17,8 @@ HEIGHT_PX = 300
 TOP_PX, BOTTOM_PX = 24, 252
 NARROWEST_PX = 290.0
 """Width of the plot on a phone of 390 pixels: labels that are apart there are apart everywhere."""
+CHARACTER_PX = 7.2
+"""Mean width of a character of a direct label."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +81,22 @@ def texts_apart(wishes: Iterable[Wish], width_px: float) -> list[float]:
     """A baseline for each label, so that none covers another on a plot that narrow."""
     taken: list[tuple[float, float, float]] = []
     for wish in wishes:
-        half = len(wish.text) * 3.4 + 3
-        centre = min(max(wish.percent / 100 * width_px, half), width_px - half)
-        left, right = centre - half, centre + half
+        left, right = _span(wish, width_px)
         baseline = next(wish.y + o for o in _offsets(wish.below) if not _covered(taken, left, right, wish.y + o))
         taken.append((left, right, baseline))
     return [baseline for _, _, baseline in taken]
+
+
+def _span(wish: Wish, width_px: float) -> tuple[float, float]:
+    """Where a label starts and ends, with a little air."""
+    x, length, air = wish.percent / 100 * width_px, len(wish.text) * CHARACTER_PX, 3.0
+    left = {"start": x, "middle": x - length / 2, "end": x - length}[_anchor(wish.percent)]
+    return left - air, left + length + air
+
+
+def _anchor(percent: float) -> str:
+    """Labels near an edge of the plot grow away from it."""
+    return "start" if percent < 20 else "end" if percent > 80 else "middle"
 
 
 def _offsets(below: bool) -> Iterator[float]:
@@ -131,7 +143,5 @@ def _series(series: Series, x_axis: Axis, y_axis: Axis) -> Markup:
 
 def _label(series: Series, point: Point, x_axis: Axis, baseline: float) -> Markup:
     percent = x_axis.percent(point.x)
-    anchor = "start" if percent < 20 else "end" if percent > 80 else "middle"
-    return element(
-        "text", point.label, x=f"{percent:.2f}%", y=baseline, text_anchor=anchor, class_=f"direct {tone(series.shape)}"
-    )
+    style = f"direct {tone(series.shape)}"
+    return element("text", point.label, x=f"{percent:.2f}%", y=baseline, text_anchor=_anchor(percent), class_=style)

@@ -35,8 +35,8 @@ from pipeline.reporting.result import (
     Latency,
     Report,
     StageResult,
-    verdict_from_gates,
 )
+from pipeline.reporting.verdict import verdict_from_gates
 from pipeline.stage import Stage
 
 State = Literal["measured", "built", "not_built"]
