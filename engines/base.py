@@ -132,6 +132,10 @@ class Engine(ABC):
     """Of an engine file: `.onnx` or `.plan`."""
     family: ClassVar[str]
     """The Q/DQ placement family whose INT8 graph it takes: `cpu`, `tensorrt`, `tensorrt-rtx`."""
+    for_gpu: ClassVar[bool]
+    """Whether compute capabilities, a workspace and a batch profile shape its engines; others take any batch."""
+    never_builds: ClassVar[Mapping[str, str]] = {}
+    """Precisions that it refuses on whatever machine, each with the reason."""
 
     @abstractmethod
     def versions(self) -> dict[str, str]:

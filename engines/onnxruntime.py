@@ -9,6 +9,7 @@ import importlib.util
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
@@ -45,6 +46,10 @@ class OnnxRuntime(Engine):
     runtime: ClassVar[str] = "onnxruntime"
     suffix: ClassVar[str] = ".onnx"
     family: ClassVar[str] = "cpu"
+    for_gpu: ClassVar[bool] = False
+    never_builds: ClassVar[Mapping[str, str]] = {
+        "fp16": "onnxruntime on a CPU computes FP16 in FP32 between casts, which is slower than FP32"
+    }
 
     def versions(self) -> dict[str, str]:
         version = _version()
@@ -198,10 +203,7 @@ def _go_on(on_step: StepDone | None, graph: Path, phase: str, done: int) -> None
 
 
 def _fp16_refused(target: Target) -> str:
-    return (
-        f"target {target.name!r}: onnxruntime on a CPU computes FP16 in FP32 between casts, which is slower than FP32; "
-        "take 'fp16' out of its precisions"
-    )
+    return f"target {target.name!r}: {OnnxRuntime.never_builds['fp16']}; take 'fp16' out of its precisions"
 
 
 def _unknown_precision(target: Target, precision: str) -> str:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+# Below this a write that failed has failed for want of space, whatever the library that wrote calls it.
+FULL_BELOW_BYTES = 1 << 14
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -29,12 +34,21 @@ def write_json(path: Path, document: Any) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a sibling to write; it becomes `path` when the block ends, and is gone when the block raises."""
+    """Yields a sibling to write; it becomes `path` when the block ends, and is gone when the block raises.
+
+    Raises OSError for a full disk even where a library says it in its own way, as torch.save does.
+    """
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
     os.close(descriptor)
     temporary = Path(name)
     try:
-        yield temporary
+        try:
+            yield temporary
+        except Exception as error:
+            # Asked while the half-written file still takes the space.
+            if not isinstance(error, OSError) and shutil.disk_usage(path.parent).free < FULL_BELOW_BYTES:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+            raise
         temporary.chmod(0o666 & ~_umask())
         sync_file(temporary)
         temporary.replace(path)
@@ -59,6 +73,14 @@ def sync_tree(folder: Path) -> None:
         for name in names:
             sync_file(Path(parent) / name)
         sync_folder(Path(parent))
+
+
+def remove(entry: Path) -> None:
+    """A file, a link or a whole folder; what is not there is fine."""
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry)
+    else:
+        entry.unlink(missing_ok=True)
 
 
 def _sync(path: Path, flags: int) -> None:

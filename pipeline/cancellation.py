@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from collections.abc import Iterator
 from types import FrameType
 
 from pipeline.errors import Cancelled
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STDERR = 2
 
 
 class Cancellation:
@@ -28,18 +32,26 @@ class Cancellation:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """The first signal asks; a second one ends the process at once, as it would without us."""
-
-        def on_signal(number: int, _: FrameType | None) -> None:
-            self._signal = number
-            for each, handler in previous.items():
-                signal.signal(each, handler)
-
-        previous = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
-        for each in previous:
-            signal.signal(each, on_signal)
+        """The first signal asks; a second one ends the process at once, even within native code."""
+        previous = {each: signal.getsignal(each) for each in SIGNALS}
+        for each in SIGNALS:
+            signal.signal(each, self._on_signal)
         try:
             yield
         finally:
             for each, handler in previous.items():
                 signal.signal(each, handler)
+
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
+        self._signal = number
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
+        _say("\nedgestill: stopping after this step; once more to stop at once\n")
+
+
+def _say(line: str) -> None:
+    # Straight to the descriptor: a signal may come while Python's own stream is being written to.
+    # A bar hides the cursor; where a second signal kills us, nobody else would show it again.
+    shown = "\x1b[?25h" if os.isatty(STDERR) else ""
+    with contextlib.suppress(OSError):
+        os.write(STDERR, (shown + line).encode())

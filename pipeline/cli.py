@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import json
-import os
+import gc
+import io
+import signal
 import sys
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.cancellation import Cancellation
-from pipeline.errors import Cancelled, EdgestillError, ResourceExhausted
-from pipeline.outcome import SCHEMA_VERSION, Outcome
+from pipeline.errors import RecipeError
+from pipeline.finish import SIGNAL_BASE, failed, finish
+from pipeline.outcome import Outcome
 
 if TYPE_CHECKING:
     from pipeline.progress import Progress
 
-INTERNAL_ERROR = 70
-SIGNAL_BASE = 128
+# typer raises it for a wrong command line and, version by version, takes it from elsewhere.
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 app = typer.Typer(
     name="edgestill",
     help="From a trained teacher to INT8 engines that can ship.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -41,11 +41,17 @@ Recipe_ = Annotated[str, typer.Argument(metavar="RECIPE", help="A built-in name,
 
 @app.callback(invoke_without_command=True)
 def _edgestill(
+    context: typer.Context,
     show_version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
 ) -> None:
     if show_version:
+        from importlib.metadata import version
+
         print(version("edgestill"))
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(RecipeError.exit_code)
 
 
 @app.command("run")
@@ -66,7 +72,7 @@ def _run(
 
     def command(cancellation: Cancellation) -> Outcome:
         from pipeline.commands.run import run
-        from pipeline.runner import Selection
+        from pipeline.selection import Selection
 
         return run(recipe, workspace, Selection(from_, until, frozenset(force or ())), _progress(quiet), cancellation)
 
@@ -160,7 +166,19 @@ def _doctor(as_json: Json_ = False) -> None:
 
 def main() -> None:
     """The console script."""
-    app()
+    # Imports make many objects and no garbage: looking for it after every 700th costs a tenth of the start.
+    gc.set_threshold(50_000)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A locale without the characters that we print shows others; it is no reason to fail.
+            stream.reconfigure(errors="replace")
+    try:
+        code = app(prog_name="edgestill", standalone_mode=False)
+    except UsageError as error:
+        code = failed(RecipeError(_usage(error)), "--json" in sys.argv)
+    except KeyboardInterrupt:
+        code = SIGNAL_BASE + signal.SIGINT
+    sys.exit(code or 0)
 
 
 def _progress(quiet: bool) -> Progress:
@@ -170,47 +188,12 @@ def _progress(quiet: bool) -> Progress:
 
 
 def _finish(command: Callable[[Cancellation], Outcome], as_json: bool) -> None:
-    """Runs a command, prints its outcome or its error, and ends the process with the exit code that says which."""
-    cancellation = Cancellation()
-    try:
-        with cancellation.listening():
-            outcome = command(cancellation)
-    except EdgestillError as error:
-        code = SIGNAL_BASE + error.signal_number if isinstance(error, Cancelled) else error.exit_code
-        _print_error(error, code, as_json)
-        raise typer.Exit(code) from None
-    except MemoryError:
-        _print_error(ResourceExhausted("out of memory; run again with smaller batches"), 7, as_json)
-        raise typer.Exit(7) from None
-    except Exception as error:  # the last resort: an error of ours, said as one, with its traceback for the report
-        _print_internal_error(error, as_json)
-        raise typer.Exit(INTERNAL_ERROR) from None
-    if as_json:
-        print(json.dumps({"schema_version": SCHEMA_VERSION, **outcome.document}, ensure_ascii=False, indent=1))
-    else:
-        from rich.console import Console
-
-        outcome.show(Console(highlight=False))
-    raise typer.Exit(outcome.exit_code)
+    raise typer.Exit(finish(command, as_json))
 
 
-def _print_error(error: EdgestillError, code: int, as_json: bool) -> None:
-    if as_json:
-        kind = type(error).__name__
-        print(json.dumps({"schema_version": SCHEMA_VERSION, "error": kind, "message": str(error), "exit_code": code}))
-    print(f"edgestill: {error}", file=sys.stderr)
-
-
-def _print_internal_error(error: Exception, as_json: bool) -> None:
-    import traceback
-
-    if as_json:
-        document = {"error": type(error).__name__, "message": str(error), "exit_code": INTERNAL_ERROR}
-        print(json.dumps({"schema_version": SCHEMA_VERSION, **document}))
-    if os.environ.get("EDGESTILL_TRACEBACK"):
-        traceback.print_exception(error)
-    print(
-        f"edgestill: internal error: {type(error).__name__}: {error}\n"
-        "This is a mistake of ours; run again with EDGESTILL_TRACEBACK=1 and report what it prints.",
-        file=sys.stderr,
-    )
+def _usage(error: Exception) -> str:
+    """What is wrong with the command line, and where its options are listed."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "edgestill"
+    message = getattr(error, "format_message", error.__str__)()
+    return f"{message} See {command} --help."

@@ -1,4 +1,4 @@
-"""Training, calibration and test batches from ONE preprocessing function, and who is in which split."""
+"""Training, calibration and test batches from ONE preprocessing function."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pipeline.artifact import Splits
 from pipeline.errors import IntegrityError, RecipeError
 from pipeline.preprocess import Preprocess
-from pipeline.samples import SPLITS, ImageFolder, Samples, SplitName, digits, digits_file, from_factory, npz
-from pipeline.userfile import user_file
+from pipeline.samples import ImageFolder, Samples, digits, digits_file, from_factory, npz
+from pipeline.splits import SplitName
+from pipeline.userfile import split_specification, user_file
 
 # Preprocessed images are kept in memory up to this size; beyond it they are made anew for each batch.
 KEPT_BYTES = 1 << 30
+
+
+Text = Annotated[str, Field(min_length=1)]
 
 
 class Source(BaseModel):
@@ -28,9 +32,16 @@ class Source(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: Literal["digits"] | None = None
-    npz: str | None = None
-    folder: str | None = None
-    factory: str | None = None
+    npz: Text | None = None
+    folder: Text | None = None
+    factory: Text | None = None
+
+    @field_validator("factory")
+    @classmethod
+    def _is_specification(cls, value: str | None) -> str | None:
+        if value is not None:
+            split_specification(value)
+        return value
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Source:
@@ -42,14 +53,14 @@ class Source(BaseModel):
     def file(self, recipe_folder: Path) -> tuple[str, Path]:
         """The user's file or folder, by its name in the recipe; raises RecipeError where it is not there."""
         if self.factory is not None:
-            return self.factory, user_file(self.factory, recipe_folder)
+            return self.factory, user_file(self.factory, recipe_folder, "factory")
         if self.source is not None:
             return self.source, digits_file()
         name = self.npz or self.folder or ""
         path = recipe_folder / name
         if not (path.is_file() if self.npz else path.is_dir()):
-            kind = "file" if self.npz else "folder"
-            raise RecipeError(f"[data] there is no {kind} {path}; paths are relative to the recipe")
+            key, kind = ("npz", "file") if self.npz else ("folder", "folder")
+            raise RecipeError(f"{key} '{name}': there is no {kind} {path}; paths are relative to the recipe")
         return name, path
 
     def open(self, recipe_folder: Path) -> Samples:
@@ -112,8 +123,11 @@ class Dataset:
             return self._kept[index]
         raw, record = self.samples.raw(index), self.records[index]
         if content_digest(raw) != record.sha256:
-            raise IntegrityError(f"image {record.id} is not the one that was split; run again from the data stage")
-        image = self.preprocess.apply(raw)
+            raise IntegrityError(
+                f"image {record.id} is not the one that was split: the data changed while it was used, "
+                "or a factory makes other images each time; run again from the data stage"
+            )
+        image = self.preprocess.apply(raw, f"image {record.id}")
         if len(self.records) * image.nbytes <= KEPT_BYTES:
             self._kept[index] = image
         return image
@@ -124,7 +138,9 @@ def open_dataset(splits: Splits, recipe_folder: Path) -> Dataset:
     samples = Source.model_validate(splits.json("source.json")).open(recipe_folder)
     records = [Record(**record) for record in splits.json("splits.json")]
     if len(samples) != len(records):
-        raise IntegrityError(f"the data holds {len(samples)} samples, {len(records)} were split; run again")
+        raise IntegrityError(
+            f"the data holds {len(samples)} samples, {len(records)} were split; run again from the data stage"
+        )
     document = splits.json("preprocess.json")
     channels, height, width = document["shape"]
     return Dataset(
@@ -141,42 +157,3 @@ def content_digest(raw: NDArray[Any]) -> str:
     digest = hashlib.sha256(f"{raw.shape} {raw.dtype.str} ".encode())
     digest.update(np.ascontiguousarray(raw).tobytes())
     return digest.hexdigest()
-
-
-class SplitShares(BaseModel):
-    """Share of the samples that each split gets; together 1."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    train: Annotated[float, Field(gt=0, lt=1)] = 0.60
-    validation: Annotated[float, Field(gt=0, lt=1)] = 0.10
-    calibration: Annotated[float, Field(gt=0, lt=1)] = 0.10
-    test: Annotated[float, Field(gt=0, lt=1)] = 0.20
-
-    @model_validator(mode="after")
-    def _sums_to_one(self) -> SplitShares:
-        total = sum(getattr(self, name) for name in SPLITS)
-        if abs(total - 1.0) > 1e-6:
-            raise ValueError(f"the shares sum to {total:.4g}; they must sum to 1")
-        return self
-
-
-def split_by_content(
-    digests: Sequence[str], labels: NDArray[np.int64], shares: SplitShares, seed: int
-) -> list[SplitName]:
-    """A split for each sample: by class, random by seed, equal images always together.
-
-    Each class is cut at the same shares, so small splits keep the class balance.
-    """
-    label_of: dict[str, int] = {}
-    for digest, label in zip(digests, labels.tolist(), strict=True):
-        label_of.setdefault(digest, label)
-    ends = np.cumsum([getattr(shares, name) for name in SPLITS])
-    split_of: dict[str, SplitName] = {}
-    for label in sorted(set(label_of.values())):
-        contents = sorted(digest for digest, of in label_of.items() if of == label)
-        order = np.random.Generator(np.random.Philox(key=[seed, label])).permutation(len(contents))
-        for rank, position in enumerate(order):
-            place = int(np.searchsorted(ends, (rank + 0.5) / len(contents), side="right"))
-            split_of[contents[position]] = SPLITS[min(place, len(SPLITS) - 1)]
-    return [split_of[digest] for digest in digests]

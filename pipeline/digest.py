@@ -11,6 +11,7 @@ from typing import Any
 
 from engines.base import sha256_of_file
 from pipeline import atomic
+from pipeline.errors import RecipeError
 
 __all__ = ["UserFileDigests", "sha256_of_file", "sha256_of_value"]
 
@@ -45,8 +46,11 @@ class UserFileDigests:
         return self._of_file(path)
 
     def of_all(self, files: Mapping[str, Path]) -> dict[str, str]:
-        """Digest of each, by the name it has in the recipe."""
-        return {name: self.of(path) for name, path in files.items()}
+        """Digest of each, by the name it has in the recipe; raises RecipeError for one that cannot be read."""
+        try:
+            return {name: self.of(path) for name, path in files.items()}
+        except OSError as error:
+            raise RecipeError(f"{error.filename}: cannot be read ({error.strerror})") from error
 
     def save(self) -> None:
         """Remembers what was hashed; a workspace that cannot be written only forgets."""

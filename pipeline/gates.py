@@ -19,7 +19,7 @@ class Gates(BaseModel):
     """The least accuracy of every engine."""
     accuracy_ratio_to_fp32: Annotated[float, Field(gt=0, le=1)] | None = None
     """The least share of its own FP32 engine's accuracy that an FP16 or INT8 engine keeps."""
-    latency_ratio_to_fp32: Annotated[float, Field(gt=0)] | None = None
+    latency_ratio_to_fp32: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """The most time that an FP16 or INT8 engine takes of its own FP32 engine's, at every batch size (medians)."""
 
 

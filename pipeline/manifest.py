@@ -15,6 +15,7 @@ from pipeline.errors import IntegrityError
 MANIFEST = "manifest.json"
 LOG = "log.txt"
 SCHEMA_VERSION = 1
+MEND = "`edgestill run` rebuilds the stage"
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,12 @@ class Manifest:
 
 
 def outputs_of(folder: Path) -> dict[str, dict[str, Any]]:
-    """Digest and size of each file of a folder; the log and the manifest itself are not outputs."""
-    files = sorted(each for each in folder.rglob("*") if each.is_file() and each.name not in (MANIFEST, LOG))
+    """Digest and size of each file of a folder; its log and its manifest are not outputs."""
+    files = {each.relative_to(folder).as_posix(): each for each in folder.rglob("*") if not each.is_dir()}
     return {
-        each.relative_to(folder).as_posix(): {"sha256": sha256_of_file(each), "bytes": each.stat().st_size}
-        for each in files
+        name: {"sha256": sha256_of_file(files[name]), "bytes": files[name].stat().st_size}
+        for name in sorted(files)
+        if name not in (MANIFEST, LOG)
     }
 
 
@@ -56,26 +58,38 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        if document["schema_version"] != SCHEMA_VERSION:
-            raise IntegrityError(f"{path}: schema_version {document['schema_version']}, this release reads 1")
-        return Manifest(**document)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise IntegrityError(f"{path}: cannot be read ({error}); `edgestill run` rebuilds the stage") from error
+        found = document["schema_version"]
+        manifest = Manifest(**document)
+        sha256s = [output["sha256"] for output in manifest.outputs.values()]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+        raise IntegrityError(f"{path}: cannot be read ({reason}); {MEND}") from error
+    if found != SCHEMA_VERSION or not all(isinstance(sha256, str) for sha256 in sha256s):
+        raise IntegrityError(f"{path}: is not of schema_version {SCHEMA_VERSION} (found {found}); {MEND}")
+    return manifest
 
 
-def verified_manifest(folder: Path) -> Manifest:
-    """The manifest of a folder whose files are exactly those it lists; raises IntegrityError naming the first."""
+def verified_manifest(folder: Path, key: str) -> Manifest:
+    """The manifest of a folder whose files are exactly those it lists, made for `key`.
+
+    Raises IntegrityError naming the first file that is not as it was recorded.
+    """
     manifest = read_manifest(folder)
-    found = outputs_of(folder)
+    if manifest.key != key:
+        raise IntegrityError(f"{folder / MANIFEST}: is of another result (key {str(manifest.key)[:12]}…); {MEND}")
+    try:
+        found = outputs_of(folder)
+    except OSError as error:
+        raise IntegrityError(f"{error.filename or folder}: cannot be read ({error.strerror}); {MEND}") from error
     for path in sorted({*found, *manifest.outputs}):
         expected = manifest.outputs.get(path)
         if expected is None:
-            raise IntegrityError(f"{folder / path}: is not in the manifest; `edgestill run` rebuilds the stage")
+            raise IntegrityError(f"{folder / path}: is not in the manifest; {MEND}")
         if path not in found:
-            raise IntegrityError(f"{folder / path}: is missing; `edgestill run` rebuilds the stage")
+            raise IntegrityError(f"{folder / path}: is missing; {MEND}")
         if found[path]["sha256"] != expected["sha256"]:
             raise IntegrityError(
                 f"{folder / path}: SHA-256 is {found[path]['sha256'][:12]}…, "
-                f"recorded was {expected['sha256'][:12]}…; `edgestill run` rebuilds the stage"
+                f"recorded was {expected['sha256'][:12]}…; {MEND}"
             )
     return manifest

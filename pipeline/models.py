@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, PositiveInt, Tag, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from pipeline.errors import RecipeError
-from pipeline.userfile import call_factory, split_specification, user_file
+from pipeline.mistakes import chosen, settings_or_value_error
+from pipeline.userfile import call_factory, line_in, path_of, split_specification, user_file
 
 if TYPE_CHECKING:
     from torch import nn
 
 Shape = tuple[int, int, int]
 """(channels, height, width)."""
+
+Width = Annotated[int, Field(ge=1, le=65_536)]
 
 
 class Residual(BaseModel):
@@ -24,7 +28,7 @@ class Residual(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Literal["residual"]
-    widths: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+    widths: Annotated[tuple[Width, ...], Field(min_length=1)]
 
     def make(self, shape: Shape, outputs: int, recipe_folder: Path) -> nn.Module:
         """A network with fresh weights from torch's random state."""
@@ -40,7 +44,7 @@ class Plain(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Literal["plain"]
-    widths: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+    widths: Annotated[tuple[Width, ...], Field(min_length=1)]
 
     def make(self, shape: Shape, outputs: int, recipe_folder: Path) -> nn.Module:
         """A network with fresh weights from torch's random state."""
@@ -65,6 +69,15 @@ class UserModel(BaseModel):
         split_specification(value)
         return value
 
+    @field_validator("options")
+    @classmethod
+    def _are_finite(cls, value: Mapping[str, Any]) -> Mapping[str, Any]:
+        try:
+            json.dumps(value, allow_nan=False)
+        except ValueError:
+            raise ValueError("options hold nan or inf; give finite numbers") from None
+        return value
+
     def make(self, shape: Shape, outputs: int, recipe_folder: Path) -> nn.Module:
         """What the function returns; raises RecipeError where that is no module."""
         del shape, outputs
@@ -79,27 +92,21 @@ class UserModel(BaseModel):
 NETWORKS: dict[str, type[Residual] | type[Plain]] = {"residual": Residual, "plain": Plain}
 
 
-def _kind(value: Any) -> str | None:
-    if isinstance(value, UserModel) or (isinstance(value, dict) and "file" in value):
-        return "file"
-    name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
-    return name if isinstance(name, str) and name in NETWORKS else None
+def _model_from_toml(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value
+    if not isinstance(value, Mapping) or ("name" in value) == ("file" in value):
+        raise ValueError(f'give either name = one of {", ".join(sorted(NETWORKS))}, or file = "models.py:function"')
+    return settings_or_value_error(UserModel, value) if "file" in value else chosen("network", value, NETWORKS)
 
 
-Model = Annotated[
-    Annotated[Residual, Tag("residual")] | Annotated[Plain, Tag("plain")] | Annotated[UserModel, Tag("file")],
-    Discriminator(
-        _kind,
-        custom_error_type="unknown_model",
-        custom_error_message=f'give file = "models.py:function" or name = one of {", ".join(sorted(NETWORKS))}',
-    ),
-]
+Model = Annotated[Residual | Plain | UserModel, BeforeValidator(_model_from_toml)]
 
 
 def model_files(model: Residual | Plain | UserModel, recipe_folder: Path) -> dict[str, Path]:
     """The user's file, where the model comes from one; raises RecipeError where it is not there."""
     if isinstance(model, UserModel):
-        return {model.file: user_file(model.file, recipe_folder)}
+        return {model.file: user_file(model.file, recipe_folder, "model.file")}
     return {}
 
 
@@ -107,14 +114,20 @@ def make_model(model: Residual | Plain | UserModel, shape: Shape, outputs: int, 
     """A network whose output for one image has the length the task asks for; raises RecipeError otherwise."""
     import torch
 
-    network = model.make(shape, outputs, recipe_folder)
     name = model.file if isinstance(model, UserModel) else model.name
+    try:
+        network = model.make(shape, outputs, recipe_folder)
+    except RuntimeError as error:  # torch's own for memory that it cannot get
+        raise RecipeError(f"model {name}: cannot be made ({_first_line(error)}); use smaller widths") from error
     was_training = network.training
     try:
         with torch.inference_mode():
             found = network.eval()(torch.zeros((2, *shape)))
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise RecipeError(f"model {name}: does not take images of shape {shape}: {error}") from error
+    except Exception as error:  # a network of the user's may raise anything
+        place = f" ({line_in(error, path_of(model.file, recipe_folder))})" if isinstance(model, UserModel) else ""
+        raise RecipeError(
+            f"model {name}: does not take images of shape {shape}: {type(error).__name__}: {_first_line(error)}{place}"
+        ) from error
     network.train(was_training)
     if not isinstance(found, torch.Tensor) or tuple(found.shape) != (2, outputs):
         shown = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
@@ -127,3 +140,7 @@ def make_model(model: Residual | Plain | UserModel, shape: Shape, outputs: int, 
 def parameter_count(network: nn.Module) -> int:
     """Trainable or not."""
     return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0]

@@ -6,12 +6,13 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.errors import DataRejected
 
 Layout = Literal["hw", "hwc", "chw"]
-Size = tuple[PositiveInt, PositiveInt]
+Pixels = Annotated[int, Field(ge=1, le=16_384)]
+Size = tuple[Pixels, Pixels]
 Raw = NDArray[Any]
 
 
@@ -21,15 +22,15 @@ class Preprocess(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     layout: Layout | None = None
-    """Of the raw image; None: `hw` for two dimensions, `hwc` where the last of three is 1, 3 or 4, else `chw`."""
+    """Of the raw image; None: `hw` for two dimensions, for three by which of the first and last is 1, 3 or 4."""
     resize: Size | None = None
     """Height and width in pixels, bilinear with antialiasing."""
     crop: Size | None = None
     """Height and width of the centre that is kept, in pixels."""
     scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    mean: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = (0.0,)
+    mean: Annotated[tuple[Annotated[float, Field(allow_inf_nan=False)], ...], Field(min_length=1)] = (0.0,)
     """Per channel, or one for all, in scaled units."""
-    std: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = (1.0,)
+    std: Annotated[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], Field(min_length=1)] = (1.0,)
 
     @model_validator(mode="after")
     def _mean_pairs_with_std(self) -> Preprocess:
@@ -37,37 +38,65 @@ class Preprocess(BaseModel):
             raise ValueError(f"mean has {len(self.mean)} values and std has {len(self.std)}; give one for each channel")
         return self
 
-    def for_images_like(self, raw: Raw) -> Preprocess:
-        """The same, with the layout written down; raises DataRejected where the image does not fit."""
-        return self.model_copy(update={"layout": self.layout or _guessed_layout(raw)})
+    @model_validator(mode="after")
+    def _crop_fits(self) -> Preprocess:
+        if self.resize and self.crop and (self.crop[0] > self.resize[0] or self.crop[1] > self.resize[1]):
+            raise ValueError(
+                f"crop {_written(self.crop)} is larger than resize {_written(self.resize)}, which comes first"
+            )
+        return self
 
-    def apply(self, raw: Raw) -> NDArray[np.float32]:
-        """(channels, height, width) of one raw image; raises DataRejected where it does not fit."""
-        image = _channels_first(raw, self.layout or _guessed_layout(raw)).astype(np.float32)
-        if self.resize is not None:
-            image = np.stack([_resized(channel, self.resize) for channel in image])
-        if self.crop is not None:
-            image = _cropped(image, self.crop)
+    def for_images_like(self, raw: Raw, name: str = "an image") -> Preprocess:
+        """The same, with the layout written down; raises DataRejected where the image does not tell it."""
+        return self.model_copy(update={"layout": self.layout or _guessed_layout(raw, name)})
+
+    def apply(self, raw: Raw, name: str = "an image") -> NDArray[np.float32]:
+        """(channels, height, width) of one raw image; raises DataRejected where it does not fit or is not finite.
+
+        `name` is what an error calls the image.
+        """
+        image = _channels_first(raw, self.layout or _guessed_layout(raw, name), name)
         if len(self.mean) not in (1, len(image)):
             raise DataRejected(
-                f"[data] preprocess.mean has {len(self.mean)} values, the images have {len(image)} channels"
+                f"{name} has {len(image)} channel{'s' if len(image) > 1 else ''}, preprocess.mean has "
+                f"{len(self.mean)} values; give one for all, or one for each"
             )
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            result = self._normalized(self._sized(image.astype(np.float32), name))
+        if not np.isfinite(result).all():
+            raise DataRejected(f"{name} holds NaN or infinite values, or gets them from preprocess.scale, mean and std")
+        return result
+
+    def _sized(self, image: NDArray[np.float32], name: str) -> NDArray[np.float32]:
+        if self.resize is not None:
+            image = np.stack([_resized(channel, self.resize) for channel in image])
+        return image if self.crop is None else _cropped(image, self.crop, name)
+
+    def _normalized(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         mean = np.asarray(self.mean, np.float32)[:, None, None]
         std = np.asarray(self.std, np.float32)[:, None, None]
         return np.ascontiguousarray((image * np.float32(self.scale) - mean) / std)
 
 
-def _guessed_layout(raw: Raw) -> Layout:
+def _guessed_layout(raw: Raw, name: str) -> Layout:
     if raw.ndim == 2:
         return "hw"
-    return "hwc" if raw.ndim == 3 and raw.shape[-1] in (1, 3, 4) else "chw"
+    first, last = (raw.ndim == 3 and raw.shape[axis] in (1, 3, 4) for axis in (0, -1))
+    if first == last:
+        raise DataRejected(
+            f"{name} has shape {raw.shape}, which does not tell its channels; "
+            "set [data] preprocess.layout to hw, hwc or chw"
+        )
+    return "chw" if first else "hwc"
 
 
-def _channels_first(raw: Raw, layout: Layout) -> Raw:
+def _channels_first(raw: Raw, layout: Layout, name: str) -> Raw:
+    if raw.size == 0:
+        raise DataRejected(f"{name} is empty (shape {raw.shape})")
     if raw.ndim != len(layout):
         raise DataRejected(
-            f"an image has shape {raw.shape}, the layout '{layout}' has {len(layout)} dimensions; "
-            "set [data] preprocess.layout to hw, hwc or chw"
+            f"{name} has shape {raw.shape}, the layout '{layout}' has {len(layout)} dimensions; make all images gray "
+            "or all RGB, and where it is set, [data] preprocess.layout what they are"
         )
     if layout == "hw":
         return raw[None]
@@ -82,9 +111,15 @@ def _resized(channel: NDArray[np.float32], size: Size) -> NDArray[np.float32]:
     return np.asarray(Image.fromarray(channel).resize((width, height), Image.Resampling.BILINEAR), np.float32)
 
 
-def _cropped(image: NDArray[np.float32], size: Size) -> NDArray[np.float32]:
+def _cropped(image: NDArray[np.float32], size: Size, name: str) -> NDArray[np.float32]:
     _, height, width = image.shape
     if size[0] > height or size[1] > width:
-        raise DataRejected(f"[data] preprocess.crop is {size[0]}x{size[1]}, an image is {height}x{width}; resize first")
+        raise DataRejected(
+            f"{name} is {height}x{width}, preprocess.crop is {_written(size)}; set preprocess.resize, which comes first"
+        )
     top, left = (height - size[0]) // 2, (width - size[1]) // 2
     return image[:, top : top + size[0], left : left + size[1]]
+
+
+def _written(size: Size) -> str:
+    return f"{size[0]}x{size[1]}"

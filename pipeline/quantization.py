@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calibration.errors import CalibrationError, GraphRefused, PoisonedData
 from engines.machine import cpu_family
+from pipeline.cancellation import Cancellation
 from pipeline.errors import DataRejected, NotAcceptable
+from pipeline.progress import Progress
 
 if TYPE_CHECKING:
     import onnx
@@ -45,9 +47,14 @@ def quantized(
     method: str,
     families: Sequence[str],
     threads: int,
-    on_batch: Callable[[int], None] | None = None,
+    images: int,
+    progress: Progress,
+    cancellation: Cancellation,
 ) -> Quantized:
-    """Raises DataRejected for poisoned images, NotAcceptable for a graph that cannot be quantized."""
+    """`images` is how many the batches hold in all.
+
+    Raises DataRejected for poisoned images, NotAcceptable for a graph that cannot be quantized.
+    """
     import onnx
 
     from calibration.collect import collect
@@ -59,7 +66,13 @@ def quantized(
 
     try:
         model = prepared(onnx.load(graph))
-        sketches = collect(model, batches, threads=threads, on_batch=on_batch)
+        with progress.phase("calibrating", images) as phase:
+
+            def on_batch(done: int) -> None:
+                cancellation.check()
+                phase.reach(done)
+
+            sketches = collect(model, batches, threads=threads, on_batch=on_batch)
         ranges = ranges_from_sketches(sketches, method)
         placements = {family: place(model, resolved_family(family)) for family in families}
         int8 = {family: quantize(model, ranges, placement) for family, placement in placements.items()}
@@ -72,6 +85,8 @@ def quantized(
         raise NotAcceptable(f"{graph.name}: {error}") from error
     except CalibrationError as error:
         raise DataRejected(str(error)) from error
+    if sketches.images != images:
+        raise DataRejected(f"{sketches.images} images were calibrated, {images} were asked for")
     return Quantized(sketches, ranges, int8, float16, kept, placements)
 
 

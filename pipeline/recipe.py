@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, Tag, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.errors import RecipeError
 from pipeline.gates import Gates
-from pipeline.names import nearest, unknown
+from pipeline.mistakes import explained, settings_from_toml
+from pipeline.names import Name, nearest, unknown
 from pipeline.stage import Stage
 from pipeline.stages import STAGES
 from pipeline.stages.build import Build
 from pipeline.stages.calibrate import Calibrate
+from pipeline.stages.measure import Measure
 from pipeline.stages.report import WriteReport
 from pipeline.tasks import TASKS, Task
 
 GATES = "gates"
 """The section that the report stage reads: what decides the exit code."""
+
+Kind = TypeVar("Kind", bound=Stage)
 
 
 class Header(BaseModel):
@@ -32,10 +35,10 @@ class Header(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: Literal[1]
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Name
     task: str
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    threads: PositiveInt = 1
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def load_recipe(name_or_path: str) -> Recipe:
         return recipe_from_text(texts[name_or_path], Path.cwd(), name_or_path)
     path = Path(name_or_path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read ({error})") from error
     return recipe_from_text(text, path.resolve().parent, str(path))
@@ -84,7 +87,7 @@ def recipe_from_text(text: str, folder: Path, where: str) -> Recipe:
     """Raises RecipeError with every mistake found, each with its section and what to write instead."""
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # not only TOMLDecodeError: Python's own limits too
         raise RecipeError(f"{where}: is not TOML: {error}") from error
     mistakes: list[str] = []
     header = _header(document, mistakes)
@@ -92,20 +95,20 @@ def recipe_from_text(text: str, folder: Path, where: str) -> Recipe:
     if mistakes or header is None:
         raise RecipeError("\n".join(f"{where}: {mistake}" for mistake in mistakes))
     recipe = Recipe(header.name, TASKS[header.task], header.seed, header.threads, stages, folder)
-    for stage in stages:
-        stage.files(folder)
+    if mistakes := list(_missing_files(stages, folder)):
+        raise RecipeError("\n".join(f"{where}: {mistake}" for mistake in mistakes))
     return recipe
 
 
 def _header(document: Mapping[str, Any], mistakes: list[str]) -> Header | None:
-    sections = [*(stage.name for stage in STAGES if stage is not WriteReport), GATES]
+    sections = [_section(stage) for stage in STAGES]
     given = {name: value for name, value in document.items() if name not in sections}
     for name in [name for name in given if name not in Header.model_fields]:
         mistakes.append(
             unknown("section" if isinstance(given.pop(name), dict) else "key", name, [*Header.model_fields, *sections])
         )
     try:
-        header = Header.model_validate(given)
+        header = settings_from_toml(Header, given)
     except ValidationError as error:
         mistakes.extend(explained(error, "", Header))
         return None
@@ -118,95 +121,73 @@ def _header(document: Mapping[str, Any], mistakes: list[str]) -> Header | None:
 def _stages(document: Mapping[str, Any], mistakes: list[str]) -> tuple[Stage, ...]:
     stages: list[Stage] = []
     for kind in STAGES:
-        is_report = kind is WriteReport
-        section, value = (GATES, document.get(GATES)) if is_report else (kind.name, document.get(kind.name))
+        section = _section(kind)
         # The report has no settings but its gates: it closes every recipe that measures.
-        if value is None and not (is_report and "measure" in document):
+        if section not in document and not (kind is WriteReport and Measure.name in document):
             continue
+        value = document.get(section, {})
+        model: type[BaseModel] = Gates if kind is WriteReport else kind
         try:
-            stages.append(kind.model_validate({GATES: value or {}} if is_report else value))
+            settings = settings_from_toml(model, value)
+            stages.append(WriteReport(gates=settings) if isinstance(settings, Gates) else cast("Stage", settings))
         except ValidationError as error:
-            mistakes.extend(explained(error, section, Gates if is_report else kind))
+            mistakes.extend(explained(error, section, model))
     if not mistakes:
         mistakes.extend(_missing_stages(stages))
-        mistakes.extend(_missing_graphs(stages))
+    if not mistakes:
+        mistakes.extend(_contradictions(stages))
     return tuple(stages)
 
 
-def _missing_stages(stages: list[Stage]) -> Iterable[str]:
+def _section(kind: type[Stage]) -> str:
+    return GATES if kind is WriteReport else kind.name
+
+
+def _missing_stages(stages: Sequence[Stage]) -> Iterator[str]:
     made = {stage.makes for stage in stages}
     for stage in stages:
         for kind in stage.needs:
             if kind not in made:
                 maker = next(each.name for each in STAGES if each.makes is kind)
-                yield f"[{stage.name}] needs {kind.__name__}, which [{maker}] makes: add a [{maker}] section"
+                yield f"[{_section(type(stage))}] needs {kind.__name__}, which [{maker}] makes: add a [{maker}] section"
     if not stages:
         yield f"no stage; add a section for each of {', '.join(stage.name for stage in STAGES[:-1])}"
 
 
-def _missing_graphs(stages: list[Stage]) -> Iterable[str]:
-    calibrate = next((stage for stage in stages if isinstance(stage, Calibrate)), None)
-    build = next((stage for stage in stages if isinstance(stage, Build)), None)
-    if calibrate is None or build is None:
+def _missing_files(stages: Sequence[Stage], folder: Path) -> Iterator[str]:
+    for stage in stages:
+        try:
+            stage.files(folder)
+        except RecipeError as error:
+            yield f"[{stage.name}] {error}"
+
+
+def _contradictions(stages: Sequence[Stage]) -> Iterator[str]:
+    """What each section alone may ask, and all together cannot."""
+    build = _one(stages, Build)
+    if build is None:
         return
-    for name, family in build.int8_families().items():
-        if family not in calibrate.families:
-            yield f"[build.targets.{name}] asks for int8: add '{family}' to [calibrate] families"
+    if (calibrate := _one(stages, Calibrate)) is not None:
+        for name, family in build.int8_families().items():
+            if family not in calibrate.families:
+                yield f"[build.targets.{name}] asks for int8: add '{family}' to [calibrate] families"
+    if (measure := _one(stages, Measure)) is not None:
+        for name, target in build.targets.items():
+            if beyond := [str(size) for size in measure.batch_sizes if not target.takes_batch(size)]:
+                yield (
+                    f"[measure] batch_sizes asks for {', '.join(beyond)}, [build.targets.{name}] takes "
+                    f"{target.batch.min} to {target.batch.max}: widen its batch, or leave the size out"
+                )
+    if (report := _one(stages, WriteReport)) is not None:
+        yield from _gates_without_reference(report.gates, build)
 
 
-def explained(error: ValidationError, section: str, model: type[BaseModel]) -> list[str]:
-    """One line a mistake: where, what, and the nearest name where one was mistyped."""
-    return [_explained(mistake, section, model) for mistake in error.errors(include_url=False)]
+def _gates_without_reference(gates: Gates, build: Build) -> Iterator[str]:
+    held = any("fp32" in target.precisions and len(target.precisions) > 1 for target in build.targets.values())
+    for name, limit in gates:
+        if limit is not None and name.endswith("_ratio_to_fp32") and not held:
+            yield f"[{GATES}] {name} needs a target with 'fp32' and another precision to compare with it; none has both"
 
 
-def _explained(mistake: Any, section: str, model: type[BaseModel]) -> str:
-    steps, holder = _resolved(mistake["loc"], model)
-    if steps[:1] == [section]:
-        steps = steps[1:]
-    place = f"[{section}] " if section else ""
-    where = ".".join(steps)
-    message = str(mistake["msg"]).removeprefix("Value error, ")
-    if mistake["type"] == "extra_forbidden":
-        hint = nearest(steps[-1], holder.model_fields)
-        names = "" if hint else f"; the keys are {', '.join(holder.model_fields)}"
-        return f"{place}'{where}' is no key{hint}{names}"
-    if mistake["type"] == "missing":
-        return f"{place}'{where}' is missing"
-    if mistake["type"] in ("value_error", "unknown_model"):
-        return f"{place}{where + ': ' if where and not message.startswith(where) else ''}{message}"
-    return f"{place}{where}: {message[:1].lower()}{message[1:]}, found {mistake['input']!r}"
-
-
-def _resolved(location: tuple[int | str, ...], model: type[BaseModel]) -> tuple[list[str], type[BaseModel]]:
-    """The steps that the user wrote, without pydantic's own, and the model that the last step is a key of."""
-    steps: list[str] = []
-    holder = model
-    inner: type[BaseModel] | None = model
-    candidates: dict[str, type[BaseModel]] = {}
-    for step in location:
-        if str(step) in candidates and steps:
-            inner = candidates[str(step)]
-            continue
-        if inner is not None:
-            holder = inner
-        steps.append(str(step))
-        field = holder.model_fields.get(str(step))
-        inner, candidates = (None, {}) if field is None else _models_in(field)
-    return steps, holder
-
-
-def _models_in(field: FieldInfo) -> tuple[type[BaseModel] | None, dict[str, type[BaseModel]]]:
-    """The model of a field that holds one; of a field that holds several, each by pydantic's name for it."""
-    found: dict[str, type[BaseModel]] = {}
-
-    def walk(annotation: Any, tag: str | None) -> None:
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            found[tag or annotation.__name__] = annotation
-        tags = [each.tag for each in getattr(annotation, "__metadata__", ()) if isinstance(each, Tag)]
-        for argument in get_args(annotation):
-            walk(argument, tags[0] if tags else tag)
-
-    walk(field.annotation, None)
-    for each in field.metadata:
-        walk(each, None)
-    return (next(iter(found.values())) if len(found) == 1 else None), found
+def _one(stages: Sequence[Stage], kind: type[Kind]) -> Kind | None:
+    return next((stage for stage in stages if isinstance(stage, kind)), None)

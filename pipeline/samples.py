@@ -5,32 +5,37 @@ from __future__ import annotations
 import csv
 import gzip
 import importlib.util
-import io
+import struct
 import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import DataRejected, MachineLacks, RecipeError
+from pipeline.sample_checks import check_images, checked_labels, checked_splits
+from pipeline.splits import SPLITS, SplitName
 from pipeline.userfile import call_factory
 
-SplitName = Literal["train", "validation", "calibration", "test"]
-SPLITS: tuple[SplitName, ...] = get_args(SplitName)
-
+_ARRAYS = ("images", "labels", "classes", "splits")
+_GRAY_16 = ("I;16", "I;16L", "I;16B", "I;16N")
+_OTHER_SPLITS = {"val", "valid", "validation", "calibration", "test"}
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
 class Samples(ABC):
-    """Raw images and labels by index."""
+    """Raw images and labels by index; every label is a class."""
 
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
     splits: tuple[SplitName, ...] | None = None
     """Where the user has split the data already: one name a sample."""
+    left_out: tuple[str, ...] = ()
+    """Files beside the images that were not taken for any."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -52,14 +57,13 @@ class ArraySamples(Samples):
         images: NDArray[Any],
         labels: NDArray[Any],
         where: str,
-        classes: Sequence[str] | None = None,
-        splits: Sequence[str] | None = None,
+        classes: NDArray[Any] | None = None,
+        splits: NDArray[Any] | None = None,
     ) -> None:
-        _check_images(images, where)
+        check_images(images, where)
         self._images = images
-        self.labels = _checked_labels(labels, len(images), where)
-        self.classes = tuple(classes or (str(label) for label in range(int(self.labels.max(initial=0)) + 1)))
-        self.splits = None if splits is None else _checked_splits(splits, len(images), where)
+        self.labels, self.classes = checked_labels(labels, classes, len(images), where)
+        self.splits = None if splits is None else checked_splits(splits, len(images), where)
 
     def raw(self, index: int) -> NDArray[Any]:
         image: NDArray[Any] = self._images[index]
@@ -77,7 +81,7 @@ class ImageFolder(Samples):
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        is_split = set(_folders_in(folder)) == set(SPLITS)
+        is_split = _is_split(folder)
         parents = [Path(name) for name in SPLITS] if is_split else [Path()]
         classes = sorted({name for parent in parents for name in _folders_in(folder / parent)})
         self._files = [file for parent in parents for name in classes for file in image_files(folder / parent / name)]
@@ -86,7 +90,10 @@ class ImageFolder(Samples):
         self.classes = tuple(classes)
         parts = [file.relative_to(folder).parts for file in self._files]
         self.labels = np.asarray([classes.index(part[1 if is_split else 0]) for part in parts], np.int64)
-        self.splits = _checked_splits([part[0] for part in parts], len(parts), str(folder)) if is_split else None
+        self.splits = (
+            checked_splits(np.asarray([part[0] for part in parts]), len(parts), str(folder)) if is_split else None
+        )
+        self.left_out = _files_beside(self._files, folder)
 
     def raw(self, index: int) -> NDArray[Any]:
         return read_image(self._files[index])
@@ -96,13 +103,19 @@ class ImageFolder(Samples):
 
 
 def read_image(file: Path) -> NDArray[Any]:
-    """Gray images as (height, width), all others as RGB (height, width, 3); raises DataRejected where it is corrupt."""
+    """Gray images as (height, width), all others as RGB (height, width, 3), both without alpha.
+
+    Raises DataRejected where it is corrupt.
+    """
     from PIL import Image
 
     try:
         with Image.open(file) as image:
-            return np.asarray(image if image.mode == "L" else image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            if image.mode in ("1", "LA", "La"):
+                return np.asarray(image.convert("L"))
+            # Gray of more than 8 bits would be cut off at 255 on its way to RGB.
+            return np.asarray(image if image.mode in ("L", "I", "F", *_GRAY_16) else image.convert("RGB"))
+    except (OSError, EOFError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
         raise DataRejected(f"{file}: cannot be decoded ({error}); remove or replace it") from error
 
 
@@ -130,19 +143,20 @@ def digits() -> Samples:
 
 def npz(file: Path) -> Samples:
     """Arrays `images` and `labels` of a .npz, and where they are there `classes` and `splits`; never unpickles."""
+    if not zipfile.is_zipfile(file):
+        raise DataRejected(f"{file}: is no .npz; save it with numpy.savez(file, images=..., labels=...)")
     try:
-        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as arrays:
-            if missing := {"images", "labels"} - set(arrays.files):
-                raise DataRejected(
-                    f"{file}: has no array '{min(missing)}' (found {', '.join(arrays.files) or 'none'}); "
-                    "save it with numpy.savez(file, images=..., labels=...)"
-                )
-            names, splits = (
-                [str(name) for name in arrays[key]] if key in arrays.files else None for key in ("classes", "splits")
-            )
-            return ArraySamples(arrays["images"], arrays["labels"], str(file), names, splits)
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise DataRejected(f"{file}: is not a readable .npz of plain arrays ({error})") from error
+        with np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in _ARRAYS if name in archive.files}
+            names = ", ".join(archive.files) or "none"
+    except (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataRejected(f"{file}: is not a readable .npz of plain arrays ({error}); save it again") from error
+    if missing := {"images", "labels"} - set(arrays):
+        raise DataRejected(
+            f"{file}: has no array '{min(missing)}' (found {names}); "
+            "save it with numpy.savez(file, images=..., labels=...)"
+        )
+    return ArraySamples(arrays["images"], arrays["labels"], str(file), arrays.get("classes"), arrays.get("splits"))
 
 
 def from_factory(specification: str, recipe_folder: Path) -> Samples:
@@ -153,37 +167,40 @@ def from_factory(specification: str, recipe_folder: Path) -> Samples:
             f"[data] factory {specification} returned {type(made).__name__}; "
             "return (images, labels), (images, labels, class_names) or (images, labels, class_names, splits)"
         )
-    images, labels, *more = made
-    classes, splits = [*more, None, None][:2]
-    return ArraySamples(np.asarray(images), np.asarray(labels), specification, classes, splits)
+    arrays = [
+        None if part is None else _array(part, name, specification) for name, part in zip(_ARRAYS, made, strict=False)
+    ]
+    images, labels, classes, splits = [*arrays, None, None][:4]
+    if images is None or labels is None:
+        raise RecipeError(f"[data] factory {specification} returned None for images or labels; return arrays")
+    return ArraySamples(images, labels, specification, classes, splits)
+
+
+def _array(part: Any, name: str, where: str) -> NDArray[Any]:
+    try:
+        return np.asarray(part)
+    except (ValueError, TypeError, RuntimeError) as error:  # ragged lists, tensors of another device
+        raise DataRejected(
+            f"{where}: {name} are no array ({error}); give all the same shape, in host memory"
+        ) from error
 
 
 def _folders_in(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _check_images(images: NDArray[Any], where: str) -> None:
-    if images.dtype.kind not in "uif":
-        raise DataRejected(f"{where}: images have dtype {images.dtype}; expected integers or floats")
-    if images.ndim not in (3, 4):
+def _is_split(folder: Path) -> bool:
+    """Whether the first level is the splits; raises DataRejected where it is only some of them."""
+    names = set(_folders_in(folder))
+    if "train" in names and names & _OTHER_SPLITS and names != set(SPLITS):
         raise DataRejected(
-            f"{where}: images have shape {images.shape}; expected (samples, height, width) or with channels, 3 or 4 "
-            "dimensions in all"
+            f"{folder}: holds the folders {', '.join(sorted(names))}; "
+            f"give exactly {', '.join(SPLITS)}, or a folder for each class and no splits"
         )
+    return names == set(SPLITS)
 
 
-def _checked_labels(labels: NDArray[Any], samples: int, where: str) -> NDArray[np.int64]:
-    if labels.ndim != 1 or labels.dtype.kind not in "ui":
-        raise DataRejected(f"{where}: labels have shape {labels.shape} and dtype {labels.dtype}; expected 1-d integers")
-    if len(labels) != samples:
-        raise DataRejected(f"{where}: {samples} images but {len(labels)} labels; each image needs exactly one")
-    return labels.astype(np.int64)
-
-
-def _checked_splits(splits: Sequence[str], samples: int, where: str) -> tuple[SplitName, ...]:
-    if len(splits) != samples:
-        raise DataRejected(f"{where}: {samples} images but {len(splits)} splits; each image needs exactly one")
-    for name in splits:
-        if name not in SPLITS:
-            raise DataRejected(f"{where}: '{name}' is no split; the splits are {', '.join(SPLITS)}")
-    return tuple(cast("SplitName", name) for name in splits)
+def _files_beside(images: Sequence[Path], folder: Path) -> tuple[str, ...]:
+    taken = set(images)
+    files = (file for file in folder.rglob("*") if not file.is_dir() and not file.name.startswith("."))
+    return tuple(sorted(file.relative_to(folder).as_posix() for file in files if file not in taken))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,8 @@ def load_weights(network: nn.Module, path: Path) -> None:
     state = _read(path)
     expected = network.state_dict()
     if problems := _mismatches(expected, state):
-        raise RecipeError(f"{path}: does not fit the model: {'; '.join(problems[:3])}")
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise RecipeError(f"{path}: does not fit the model: {'; '.join(problems[:3])}{more}")
     for name, tensor in state.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise NotAcceptable(f"{path}: tensor {name} holds NaN or infinite values; export the weights again")
@@ -56,7 +57,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         try:
             return load(path.read_bytes())
         except SafetensorError as error:
-            raise RecipeError(f"{path}: is not a whole safetensors file ({error})") from error
+            raise RecipeError(f"{path}: is not a whole safetensors file ({error}); write it again") from error
     return _read_pt(path)
 
 
@@ -64,17 +65,22 @@ def _read_pt(path: Path) -> dict[str, Tensor]:
     import torch
 
     try:
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        with warnings.catch_warnings():
+            # torch warns of the very files that are refused here.
+            warnings.simplefilter("ignore", UserWarning)
+            loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # what a damaged pickle raises is not part of torch's interface
         raise RecipeError(
-            f"{path}: holds more than tensors or is damaged, and was not run ({reason}); save model.state_dict()"
+            f"{path}: holds more than tensors or is damaged, and nothing in it was run; "
+            f"write it again with torch.save(model.state_dict(), '{path.name}')"
         ) from error
     for wrapper in ("state_dict", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
             loaded = loaded[wrapper]
     if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
-        raise RecipeError(f"{path}: holds no state dict; save model.state_dict()")
+        raise RecipeError(f"{path}: holds no state dict; write it with torch.save(model.state_dict(), '{path.name}')")
     return {str(name).removeprefix("module."): tensor for name, tensor in loaded.items()}
 
 

@@ -7,7 +7,6 @@ import errno
 import fcntl
 import json
 import os
-import shutil
 import socket
 import sys
 from collections.abc import Iterator
@@ -16,10 +15,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline import atomic
-from pipeline.errors import MachineLacks, ResourceExhausted, WorkspaceLocked
+from pipeline.errors import MachineLacks, RecipeError, ResourceExhausted, WorkspaceLocked
 
 KEY_DIGITS = 12
 CHECKPOINTS = "checkpoints"
+DIGESTS = ".digests.json"
+"""What is remembered of the user's own large files."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,10 @@ class Workspace:
         Raises WorkspaceLocked with who holds it.
         """
         with disk_errors_explained(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+            except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
+                raise RecipeError(f"{self.path}: cannot be a folder; choose another with --workspace") from error
             file = (self.path / ".lock").open("a+", encoding="utf-8")
         with file:
             try:
@@ -43,12 +47,14 @@ class Workspace:
             except BlockingIOError as error:
                 file.seek(0)
                 raise WorkspaceLocked(f"{self.path}: locked by {_holder(file.read())}; wait for it to end") from error
-            with disk_errors_explained(self.path):
+            try:
+                with disk_errors_explained(self.path):
+                    file.truncate(0)
+                    file.write(json.dumps(_self_description()))
+                    file.flush()
+                yield
+            finally:
                 file.truncate(0)
-                file.write(json.dumps(_self_description()))
-                file.flush()
-            yield
-            file.truncate(0)
 
     def folder(self, index: int, stage: str, key: str) -> Path:
         """Where the result of a stage for a key stands, or will."""
@@ -62,22 +68,20 @@ class Workspace:
         """`<folder>.partial`, empty but for the checkpoints that a killed run of the same key left."""
         partial = folder.with_name(folder.name + ".partial")
         prefix = folder.name[:-KEY_DIGITS]
-        with disk_errors_explained(self.path):
-            for other in self.path.glob(f"{prefix}*.partial"):
-                if other != partial:
-                    shutil.rmtree(other)
-            (partial / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-            for entry in partial.iterdir():
-                if entry.name != CHECKPOINTS:
-                    _remove(entry)
+        for other in self.path.glob(f"{prefix}*.partial"):
+            if other != partial or not other.is_dir():
+                atomic.remove(other)
+        (partial / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        for entry in partial.iterdir():
+            if entry.name != CHECKPOINTS:
+                atomic.remove(entry)
         return partial
 
     def commit(self, partial: Path, folder: Path, link: Path) -> None:
         """Synced, renamed, linked: a folder that exists is complete. The manifest is already inside."""
-        shutil.rmtree(partial / CHECKPOINTS, ignore_errors=True)
+        atomic.remove(partial / CHECKPOINTS)
         atomic.sync_tree(partial)
-        if folder.exists():
-            shutil.rmtree(folder)
+        atomic.remove(folder)
         partial.rename(folder)
         self.point(link, folder)
 
@@ -88,22 +92,26 @@ class Workspace:
         temporary = link.with_name(f".{link.name}.link")
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(folder.name)
+        if not link.is_symlink():
+            # A workspace that was copied without its links has whole folders in their place.
+            atomic.remove(link)
         temporary.replace(link)
         atomic.sync_folder(self.path)
 
 
 @contextlib.contextmanager
 def disk_errors_explained(path: Path) -> Iterator[None]:
-    """A full or read-only disk becomes a message that says so."""
+    """A full or read-only disk becomes a message that says so; `path` is what is being written."""
     try:
         yield
     except OSError as error:
+        where = error.filename or path
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise ResourceExhausted(f"{path}: no space left on the disk; free some and run again to resume") from error
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            raise MachineLacks(
-                f"{path}: cannot be written ({error.strerror}); choose another folder with --workspace"
-            ) from error
+        if error.errno == errno.EROFS:
+            raise MachineLacks(f"{path}: is on a read-only disk; choose another folder") from error
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise MachineLacks(f"{where}: {error.strerror}; change its permissions or choose another folder") from error
         raise
 
 
@@ -122,10 +130,3 @@ def _holder(text: str) -> str:
         return f"process {holder['pid']} on {holder['host']} since {holder['started']} ({holder['command']})"
     except (ValueError, KeyError, TypeError):
         return "another run"
-
-
-def _remove(entry: Path) -> None:
-    if entry.is_dir() and not entry.is_symlink():
-        shutil.rmtree(entry)
-    else:
-        entry.unlink()

@@ -32,6 +32,7 @@ class TensorRTEngine(Engine):
     """What both runtimes share, which is everything but where they build, and for what."""
 
     suffix: ClassVar[str] = ".plan"
+    for_gpu: ClassVar[bool] = True
     module: ClassVar[RuntimeModule]
 
     def versions(self) -> dict[str, str]:

@@ -14,9 +14,9 @@ from engines.base import BuiltEngine
 from pipeline import atomic
 from pipeline.cancellation import Cancellation
 from pipeline.errors import MachineLacks, RecipeError
+from pipeline.mistakes import explained
 from pipeline.outcome import Outcome
 from pipeline.progress import Progress
-from pipeline.recipe import explained
 from pipeline.stages.build import TargetSettings, audit_record, built_engine, engine_line
 from pipeline.workspace import disk_errors_explained
 
@@ -45,9 +45,11 @@ def build(request: BuildRequest, progress: Progress, cancellation: Cancellation)
     engine, target = ENGINES[settings.runtime], settings.target(settings.runtime, request.threads)
     if (why := engine.why_not_build(target)) is not None:
         raise MachineLacks(why)
-    # `.ort` keeps an optimized graph apart from the graph it came from.
+    # The runtime's name keeps an optimized graph apart from the graph it came from.
     suffix = f".{request.runtime}{engine.suffix}"
     to = request.out or request.model.with_suffix(suffix)
+    if to.is_dir():
+        raise RecipeError(f"{to}: is a folder; name the engine's file with --out")
     if to.resolve() == request.model.resolve():
         raise RecipeError(f"{to}: would replace the model; choose another file with --out")
     with disk_errors_explained(to.parent):

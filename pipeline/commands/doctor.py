@@ -12,6 +12,7 @@ from pipeline.outcome import Outcome
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 DISTRIBUTIONS = {
     "torch": "edgestill",
@@ -38,10 +39,11 @@ def doctor() -> Outcome:
 
 def _runtime(name: str) -> dict[str, Any]:
     engine, target = ENGINES[name], Target(name=name, runtime=name)
+    lacks = {"why_not_build": engine.why_not_build(target), "why_not_run": engine.why_not_run(target)}
+    # No target is meant here, so none is named.
     return {
         "versions": engine.versions(),
-        "why_not_build": engine.why_not_build(target),
-        "why_not_run": engine.why_not_run(target),
+        **{key: why and why.removeprefix(f"target {name!r}: ") for key, why in lacks.items()},
     }
 
 
@@ -53,27 +55,53 @@ def _installed(distribution: str) -> str | None:
 
 
 def _show(console: Console, document: dict[str, Any]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    facts = Table(box=None, pad_edge=False, show_header=False)
-    for name, value in {**document["machine"], "cpu_family": document["cpu_family"]}.items():
-        if value not in (None, [], ()):
-            facts.add_row(name.replace("_", " "), Text(_plain(name, value)))
-    console.print(facts)
-    runtimes = Table("runtime", "version", "build", "run", box=None, pad_edge=False)
-    for name, runtime in document["runtimes"].items():
-        versions = ", ".join(runtime["versions"].values()) or "-"
-        runtimes.add_row(name, versions, *(Text(runtime[key] or "yes") for key in ("why_not_build", "why_not_run")))
+    console.print(_facts(document))
     console.print()
-    console.print(runtimes)
+    console.print(_runtimes(document["runtimes"]))
+    for name, runtime in document["runtimes"].items():
+        _show_lacks(console, name, runtime)
     console.print()
     for name, found in document["packages"].items():
         hint = f"not installed: pip install '{DISTRIBUTIONS[name]}'"
         console.print(f"{name}: {found or hint}", markup=False, highlight=False)
 
 
+def _facts(document: dict[str, Any]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, value in {**document["machine"], "cpu_family": document["cpu_family"]}.items():
+        if value not in (None, [], ()):
+            table.add_row(name.removesuffix("_bytes").replace("_", " "), Text(_plain(name, value)))
+    return table
+
+
+def _runtimes(runtimes: dict[str, Any]) -> Table:
+    from rich.table import Table
+
+    table = Table("runtime", "version", "builds here", "runs here", box=None, pad_edge=False)
+    for name, runtime in runtimes.items():
+        answers = ("no" if runtime[key] else "yes" for key in ("why_not_build", "why_not_run"))
+        table.add_row(name, ", ".join(runtime["versions"].values()) or "-", *answers)
+    return table
+
+
+def _show_lacks(console: Console, name: str, runtime: dict[str, Any]) -> None:
+    build, run = runtime["why_not_build"], runtime["why_not_run"]
+    if build is not None and build == run:
+        console.print(f"\n{name} neither builds nor runs here: {build}", markup=False)
+        return
+    for what, why in (("does not build", build), ("does not run", run)):
+        if why is not None:
+            console.print(f"\n{name} {what} here: {why}", markup=False)
+
+
 def _plain(name: str, value: Any) -> str:
     if name.endswith("_bytes"):
         return f"{value / (1 << 30):.1f} GiB"
+    if name == "gpus":
+        return ", ".join(gpu["name"] for gpu in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return ", ".join(str(each) for each in value) if isinstance(value, list | tuple) else str(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from pipeline import atomic
@@ -11,6 +12,9 @@ from pipeline.outcome import Outcome
 from pipeline.recipe import built_in_recipes
 from pipeline.workspace import disk_errors_explained
 
+# What a recipe's name may be: it is a folder's name too.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
 
 def new(path: Path, built_in: str) -> Outcome:
     """A copy of a built-in recipe under the file's own name; an existing file is left alone."""
@@ -19,6 +23,8 @@ def new(path: Path, built_in: str) -> Outcome:
         raise RecipeError(unknown("recipe", built_in, texts))
     if path.suffix != ".toml":
         raise RecipeError(f"{path}: a recipe ends in .toml")
+    if not NAME.fullmatch(path.stem):
+        raise RecipeError(f"{path}: names the recipe too, so take letters, digits, '.', '_' and '-' alone")
     if path.exists():
         raise RecipeError(f"{path}: exists already; it was left as it is")
     if not path.parent.is_dir():
@@ -27,4 +33,5 @@ def new(path: Path, built_in: str) -> Outcome:
     with disk_errors_explained(path.parent):
         atomic.write_text(path, text)
     message = f"wrote {path}; change it, then: edgestill run {path}"
-    return Outcome({"recipe": str(path), "from": built_in}, lambda console: console.print(message, markup=False))
+    document = {"recipe": str(path), "from": built_in}
+    return Outcome(document, lambda console: console.print(message, markup=False, soft_wrap=True))

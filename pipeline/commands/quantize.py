@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from pydantic import ValidationError
+from typing import TYPE_CHECKING
 
 from calibration import FAMILIES, METHODS
 from pipeline import atomic
 from pipeline.cancellation import Cancellation
-from pipeline.errors import DataRejected, NotAcceptable, RecipeError
+from pipeline.errors import RecipeError
+from pipeline.feeds import batches_from_images, batches_from_npz, graph_inputs, preprocess_from_json
 from pipeline.names import unknown
 from pipeline.outcome import Outcome
-from pipeline.preprocess import Preprocess
 from pipeline.progress import Progress
 from pipeline.quantization import Quantized, model_bytes, placement_document, quantized
-from pipeline.samples import image_files, read_image
 from pipeline.workspace import disk_errors_explained
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from rich.console import Console
 
     from calibration.collect import Batch
@@ -47,18 +41,10 @@ class QuantizeRequest:
 def quantize(request: QuantizeRequest, progress: Progress, cancellation: Cancellation) -> Outcome:
     """Writes ranges.json, sketches.npz, placement.json, fp16.onnx and <family>.int8.onnx."""
     _check(request)
-    inputs = _graph_inputs(request.model)
-    count, batches = _batches(request, inputs)
-    with progress.phase("calibrating", count) as phase:
-        done = 0
-
-        def on_batch(images: int) -> None:
-            nonlocal done
-            cancellation.check()
-            phase.advance(images - done)
-            done = images
-
-        result = quantized(request.model, batches, request.method, request.families, request.threads, on_batch)
+    count, batches = _batches(request)
+    result = quantized(
+        request.model, batches, request.method, request.families, request.threads, count, progress, cancellation
+    )
     folder = request.out or request.model.parent
     files = _write(result, folder, request.model.stem)
     document = {
@@ -82,86 +68,12 @@ def _check(request: QuantizeRequest) -> None:
             raise RecipeError(f"{path}: there is no such file or folder")
 
 
-def _graph_inputs(model: Path) -> tuple[str, ...]:
-    """Names of the inputs that are fed."""
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    try:
-        graph = onnx.load(model, load_external_data=False).graph
-    except (DecodeError, ValueError, OSError) as error:
-        raise NotAcceptable(f"{model}: is not an ONNX file ({error})") from error
-    constants = {initializer.name for initializer in graph.initializer}
-    return tuple(entry.name for entry in graph.input if entry.name not in constants)
-
-
-def _batches(request: QuantizeRequest, inputs: tuple[str, ...]) -> tuple[int, Iterator[Batch]]:
+def _batches(request: QuantizeRequest) -> tuple[int, Iterator[Batch]]:
+    inputs = graph_inputs(request.model)
     if request.data.is_dir():
-        return _image_batches(request, inputs)
-    return _array_batches(request, inputs)
-
-
-def _array_batches(request: QuantizeRequest, inputs: tuple[str, ...]) -> tuple[int, Iterator[Batch]]:
-    from calibration.collect import Batch
-
-    arrays = _arrays(request.data)
-    if missing := set(inputs) - set(arrays):
-        raise DataRejected(
-            f"{request.data}: has no array '{min(missing)}'; the graph's inputs are {', '.join(inputs)}, "
-            f"found {', '.join(arrays) or 'none'}"
-        )
-    counts = {name: len(arrays[name]) for name in inputs}
-    if len(set(counts.values())) != 1:
-        raise DataRejected(f"{request.data}: the arrays hold different numbers of samples: {counts}")
-    total = next(iter(counts.values()))
-
-    def batches() -> Iterator[Batch]:
-        for start in range(0, total, request.batch_size):
-            ids = [str(index) for index in range(start, min(start + request.batch_size, total))]
-            yield Batch(ids, {name: arrays[name][start : start + request.batch_size] for name in inputs})
-
-    return total, batches()
-
-
-def _image_batches(request: QuantizeRequest, inputs: tuple[str, ...]) -> tuple[int, Iterator[Batch]]:
-    from calibration.collect import Batch
-
-    if len(inputs) != 1:
-        raise RecipeError(f"{request.model}: has inputs {', '.join(inputs)}; images feed one, give a .npz instead")
-    preprocess = _preprocess(request.preprocess)
-    files = image_files(request.data)
-    if not files:
-        raise DataRejected(f"{request.data}: holds no images")
-
-    def batches() -> Iterator[Batch]:
-        for start in range(0, len(files), request.batch_size):
-            part = files[start : start + request.batch_size]
-            images = [preprocess.apply(read_image(file)) for file in part]
-            if len({image.shape for image in images}) != 1:
-                raise DataRejected(f"{request.data}: images have different sizes; give --preprocess with resize, crop")
-            yield Batch([str(file.relative_to(request.data)) for file in part], {inputs[0]: np.stack(images)})
-
-    return len(files), batches()
-
-
-def _preprocess(path: Path | None) -> Preprocess:
-    if path is None:
-        raise RecipeError("images need --preprocess: a JSON file with scale, mean, std and, where needed, resize, crop")
-    try:
-        document: Any = json.loads(path.read_text(encoding="utf-8"))
-        return Preprocess.model_validate(document.get("preprocess", document) if isinstance(document, dict) else {})
-    except (OSError, ValueError, ValidationError) as error:
-        raise RecipeError(f"{path}: is no preprocessing: {error}") from error
-
-
-def _arrays(path: Path) -> dict[str, NDArray[Any]]:
-    import zipfile
-
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise DataRejected(f"{path}: is not a readable .npz of plain arrays ({error})") from error
+        preprocess = preprocess_from_json(request.preprocess)
+        return batches_from_images(request.data, inputs, request.batch_size, preprocess)
+    return batches_from_npz(request.data, inputs, request.batch_size)
 
 
 def _write(result: Quantized, folder: Path, stem: str) -> list[Path]:

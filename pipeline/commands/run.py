@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
 
 from pipeline import runner
 from pipeline.artifact import ReportFiles
 from pipeline.cancellation import Cancellation
-from pipeline.errors import RecipeError
-from pipeline.manifest import verified_manifest
+from pipeline.errors import IntegrityError, RecipeError
 from pipeline.outcome import Outcome
 from pipeline.progress import Progress
 from pipeline.recipe import Recipe, load_recipe
-from pipeline.reporting.document import read_json
 from pipeline.reporting.result import Report
+from pipeline.selection import Selection
+from pipeline.status import verified_artifacts
 from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -32,7 +35,7 @@ def workspace_of(recipe: Recipe, path: Path | None) -> Workspace:
 def run(
     recipe_name: str,
     workspace_path: Path | None,
-    selection: runner.Selection,
+    selection: Selection,
     progress: Progress,
     cancellation: Cancellation,
 ) -> Outcome:
@@ -42,9 +45,7 @@ def run(
     runs = runner.run(recipe, workspace, progress, cancellation, selection)
     document = {
         "workspace": str(workspace.path),
-        "stages": [
-            {"stage": each.stage, "ran": each.ran, "folder": str(each.folder), "seconds": each.seconds} for each in runs
-        ],
+        "stages": [{**asdict(each), "folder": str(each.folder)} for each in runs],
     }
     last = runs[-1]
     if last.stage != "report":
@@ -56,7 +57,7 @@ def report(recipe_name: str, workspace_path: Path | None) -> Outcome:
     """The report of a finished run; IntegrityError where anything that it rests on is damaged."""
     recipe = load_recipe(recipe_name)
     workspace = workspace_of(recipe, workspace_path)
-    artifacts = runner.verified_artifacts(recipe, workspace)
+    artifacts = verified_artifacts(recipe, workspace)
     if ReportFiles not in artifacts:
         raise RecipeError(f"{recipe_name} makes no report: add a [measure] section")
     document = {"workspace": str(workspace.path)}
@@ -64,9 +65,12 @@ def report(recipe_name: str, workspace_path: Path | None) -> Outcome:
 
 
 def _reported(files: ReportFiles, document: Mapping[str, Any], command: str) -> Outcome:
-    verified_manifest(files.folder)
-    found = read_json(files.path("report.json"))
-    html = files.path("report.html")
+    """`files` were verified just now: their digests say that the schema was held when they were written."""
+    path, html = files.path("report.json"), files.path("report.html")
+    try:
+        found = Report.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise IntegrityError(f"{path}: was written by another release; `{command} --force report`") from error
 
     def show(console: Console) -> None:
         from pipeline.reporting.terminal import summary_from_report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pipeline import atomic
 from pipeline.context import Context
 from pipeline.data import Dataset
 from pipeline.distillation.augment import AffinePlan, Augment, epoch_order
-from pipeline.errors import DataRejected, NotAcceptable
+from pipeline.errors import DataRejected, NotAcceptable, RecipeError
 
 if TYPE_CHECKING:
     import torch
@@ -76,13 +77,14 @@ class Fit:
     best_epoch: int
     """Counted from 1."""
     events: Sequence[dict[str, Any]]
-    """One an epoch: epoch, loss, validation metric, learning rate."""
+    """One an epoch: phase, epoch, mean loss, validation metric."""
 
 
 def fit(network: nn.Module, dataset: Dataset, loss: BatchLoss, schedule: Schedule, context: Context, title: str) -> Fit:
     """Trains on the training split; resumes from `context.checkpoints` to the same bits on the same machine.
 
-    Raises NotAcceptable where the loss is no longer finite, DataRejected for fewer samples than a batch, Cancelled.
+    Raises NotAcceptable where the loss is no longer finite, DataRejected for fewer samples than a batch, RecipeError
+    for a network that cannot be trained, Cancelled.
     """
     return _Training(network, dataset, loss, schedule, context, title).run()
 
@@ -118,10 +120,13 @@ class _Training:
         self._batches = len(self._train) // schedule.batch_size
         if self._batches == 0:
             raise DataRejected(
-                f"the training split has {len(self._train)} images, fewer than one batch of {schedule.batch_size}; "
-                "lower batch_size or add images"
+                f"{title}: the training split has {len(self._train)} images, fewer than one batch of "
+                f"{schedule.batch_size}; lower batch_size or add images"
             )
-        self._optimizer = schedule.optimizer.make(network.parameters())
+        trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        if not trainable:
+            raise RecipeError(f"{title}: the network has no trainable parameters, so there is nothing to train")
+        self._optimizer = schedule.optimizer.make(trainable)
         self._checkpoint = context.checkpoints / f"{title}.pt"
         self._best: State = {}
         self._best_epoch = 0
@@ -166,7 +171,7 @@ class _Training:
             group["lr"] = self._schedule.optimizer.learning_rate_at(step, self._schedule.epochs * self._batches)
         images = plan.apply(torch.from_numpy(self._dataset.images(self._train[rows])), rows)
         labels = torch.from_numpy(self._dataset.labels(self._train[rows]))
-        value = self._loss(self._network(images), images, labels)
+        value = self._loss(self._outputs(images), images, labels)
         if not torch.isfinite(value):
             raise NotAcceptable(
                 f"{self._title}: the loss is {value.item()} at step {step + 1}; lower the learning rate "
@@ -176,6 +181,16 @@ class _Training:
         value.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self._optimizer.step()
         return value.item()
+
+    def _outputs(self, images: Tensor) -> Tensor:
+        try:
+            outputs: Tensor = self._network(images)
+        except Exception as error:  # a network of the user's may raise anything
+            raise RecipeError(
+                f"{self._title}: the network raised {type(error).__name__} in training mode on a batch of shape "
+                f"{tuple(images.shape)}: {error}"
+            ) from error
+        return outputs
 
     def _close_epoch(self, epoch: int, mean_loss: float) -> None:
         outputs = predictions(self._network, self._dataset, self._validation)
@@ -223,6 +238,4 @@ def _copied(network: nn.Module) -> State:
 
 def write_events(path: Path, events: Sequence[dict[str, Any]]) -> None:
     """One JSON object a line."""
-    import json
-
     atomic.write_text(path, "".join(json.dumps(event) + "\n" for event in events))

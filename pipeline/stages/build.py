@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, final
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 from engines import ENGINES, PRECISIONS
 from engines.audit import summarize
@@ -17,7 +18,7 @@ from pipeline.artifact import Artifact, Artifacts, Engines, Graph, Graphs, Split
 from pipeline.cancellation import Cancellation
 from pipeline.context import Context
 from pipeline.errors import Cancelled, MachineLacks, NotAcceptable
-from pipeline.names import unknown
+from pipeline.names import Name, checked_distinct, unknown
 from pipeline.progress import Progress
 from pipeline.stage import Stage
 
@@ -38,14 +39,23 @@ class Profile(BaseModel):
         return self
 
 
+def _checked_capability(value: str) -> str:
+    if not re.fullmatch(r"[0-9]{1,2}\.[0-9]", value):
+        raise ValueError(f"'{value}' is no compute capability; write it with its point, such as 8.6 or 12.0")
+    return value
+
+
+Capability = Annotated[str, AfterValidator(_checked_capability)]
+
+
 class TargetSettings(BaseModel):
     """`[build.targets.<name>]`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     runtime: str
-    precisions: Annotated[tuple[str, ...], Field(min_length=1)] = ("fp32",)
-    compute_capabilities: tuple[Annotated[str, Field(pattern=r"^\d+\.\d$")], ...] = ()
+    precisions: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(checked_distinct)] = ("fp32",)
+    compute_capabilities: Annotated[tuple[Capability, ...], AfterValidator(checked_distinct)] = ()
     """Such as `8.6`; empty: portable (tensorrt-rtx) or the GPU at hand (tensorrt)."""
     batch: Profile = Profile()
     workspace_mb: PositiveInt | None = None
@@ -67,6 +77,21 @@ class TargetSettings(BaseModel):
             if precision not in PRECISIONS:
                 raise ValueError(unknown("precision", precision, PRECISIONS))
         return value
+
+    @model_validator(mode="after")
+    def _runtime_takes_it(self) -> TargetSettings:
+        engine = ENGINES[self.runtime]
+        for precision in self.precisions:
+            if precision in engine.never_builds:
+                raise ValueError(f"{engine.never_builds[precision]}; take '{precision}' out of precisions")
+        for key in ("compute_capabilities", "workspace_mb"):
+            if getattr(self, key) and not engine.for_gpu:
+                raise ValueError(f"{key} is for GPUs, {self.runtime} runs on a CPU; take it out")
+        return self
+
+    def takes_batch(self, size: int) -> bool:
+        """Whether its engines run a batch of this size."""
+        return not ENGINES[self.runtime].for_gpu or self.batch.min <= size <= self.batch.max
 
     def target(self, name: str, threads: int) -> Target:
         """What the engine is told."""
@@ -92,9 +117,7 @@ class Build(Stage):
     makes: ClassVar[type[Artifact]] = Engines
     tools: ClassVar[tuple[str, ...]] = ("onnxruntime", "tensorrt", "tensorrt_rtx")
 
-    targets: Annotated[
-        Mapping[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], TargetSettings], Field(min_length=1)
-    ]
+    targets: Annotated[Mapping[Name, TargetSettings], Field(min_length=1)]
 
     def int8_families(self) -> dict[str, str]:
         """Target -> placement family of the INT8 graph that it takes, where it asks for one."""
@@ -162,13 +185,9 @@ def built_engine(
 ) -> BuiltEngine:
     """One build with its progress; raises NotAcceptable where the runtime refuses the graph."""
     with progress.phase(f"building {target.name} {precision}", 100) as phase:
-        shown = 0
 
         def on_step(name: str, done: int, total: int) -> bool:
-            nonlocal shown
-            percent = min(100, 100 * done // max(total, 1))
-            phase.advance(max(percent - shown, 0), name)
-            shown = max(percent, shown)
+            phase.reach(min(100, 100 * done // max(total, 1)), name)
             return not cancellation.asked
 
         try:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, final
 
 import numpy as np
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import AfterValidator, Field, PositiveInt, field_validator
 
 from calibration import FAMILIES, METHODS
 from pipeline import atomic
@@ -16,7 +16,7 @@ from pipeline.context import Context
 from pipeline.data import Dataset, open_dataset
 from pipeline.errors import DataRejected
 from pipeline.exporter import INPUT
-from pipeline.names import unknown
+from pipeline.names import checked_distinct, unknown
 from pipeline.quantization import model_bytes, placement_document, quantized, resolved_family
 from pipeline.stage import Stage
 
@@ -38,7 +38,7 @@ class Calibrate(Stage):
     images: Literal["all"] | PositiveInt = "all"
     """How many of the calibration split, from its start."""
     batch_size: PositiveInt = 32
-    families: Annotated[tuple[str, ...], Field(min_length=1)] = ("cpu",)
+    families: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(checked_distinct)] = ("cpu",)
     """Placement families; `cpu` is this machine's."""
 
     @field_validator("method")
@@ -62,25 +62,16 @@ class Calibrate(Stage):
     def run(self, inputs: Artifacts, target: Path, context: Context) -> None:
         dataset = open_dataset(inputs[Splits], context.recipe_folder)
         indices = self._indices(dataset)
-        with context.progress.phase("calibrating", len(indices)) as phase:
-            done = 0
-
-            def on_batch(images: int) -> None:
-                nonlocal done
-                context.cancellation.check()
-                phase.advance(images - done)
-                done = images
-
-            result = quantized(
-                inputs[Graph].model,
-                self._batches(dataset, indices),
-                self.method,
-                self.families,
-                context.threads,
-                on_batch,
-            )
-        if result.sketches.images != len(indices):
-            raise DataRejected(f"{result.sketches.images} images were calibrated, {len(indices)} were asked for")
+        result = quantized(
+            inputs[Graph].model,
+            self._batches(dataset, indices),
+            self.method,
+            self.families,
+            context.threads,
+            len(indices),
+            context.progress,
+            context.cancellation,
+        )
         result.sketches.save(target / "sketches.npz")
         result.ranges.save(target / "ranges.json")
         atomic.write_json(target / "placement.json", placement_document(result))

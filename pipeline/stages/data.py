@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Literal, final
@@ -14,11 +14,12 @@ from pydantic import model_validator
 from pipeline import atomic
 from pipeline.artifact import Artifact, Artifacts, Splits
 from pipeline.context import Context
-from pipeline.data import Record, Source, SplitShares, content_digest, split_by_content
+from pipeline.data import Record, Source, Text, content_digest
 from pipeline.distillation.augment import Augment
 from pipeline.errors import DataRejected
 from pipeline.preprocess import Preprocess
-from pipeline.samples import SPLITS, Samples, SplitName
+from pipeline.samples import Samples
+from pipeline.splits import SPLITS, SplitName, SplitShares, split_by_content
 from pipeline.stage import Stage
 
 
@@ -27,15 +28,15 @@ class Data(Stage):
     """`[data]`: digits, a .npz, a folder of images a class, or a user's factory."""
 
     name: ClassVar[str] = "data"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs: ClassVar[tuple[type[Artifact], ...]] = ()
     makes: ClassVar[type[Artifact]] = Splits
     tools: ClassVar[tuple[str, ...]] = ("numpy", "pillow")
 
     source: Literal["digits"] | None = None
-    npz: str | None = None
-    folder: str | None = None
-    factory: str | None = None
+    npz: Text | None = None
+    folder: Text | None = None
+    factory: Text | None = None
     split: SplitShares = SplitShares()
     preprocess: Preprocess = Preprocess()
     augment: Augment = Augment()
@@ -62,7 +63,7 @@ class Data(Stage):
             Record(samples.id(index), seen.digests[index], int(samples.labels[index]), splits[index])
             for index in range(len(samples))
         ]
-        findings = _findings(records, samples.classes, seen.moments)
+        findings = [*self._unused(samples), *_findings(records, samples.classes, seen.moments)]
         for finding in findings:
             context.say(f"{finding['severity']}: {finding['message']}")
         atomic.write_json(target / "splits.json", [asdict(record) for record in records])
@@ -75,7 +76,7 @@ class Data(Stage):
 
     def _read(self, samples: Samples, context: Context) -> _Seen:
         """Every image once, decoded, checked and hashed."""
-        seen = _Seen(self.preprocess.for_images_like(samples.raw(0)))
+        seen = _Seen(self.preprocess.for_images_like(samples.raw(0), f"[data] image {samples.id(0)}"))
         with context.progress.phase("reading images", len(samples)) as phase:
             for index in range(len(samples)):
                 context.cancellation.check()
@@ -89,11 +90,20 @@ class Data(Stage):
         _check_disjoint(samples, digests, splits)
         counts = Counter(splits)
         if empty := [name for name in SPLITS if not counts[name]]:
+            mend = "give it images" if given else "add images or give it a larger share in [data] split"
             raise DataRejected(
-                f"[data] {len(samples)} samples leave the {empty[0]} split empty; "
-                "add images or give it a larger share in [data] split"
+                f"[data] {len(samples)} samples, {len(set(digests))} of them distinct, leave the {empty[0]} split "
+                f"empty; {mend}"
             )
         return splits
+
+    def _unused(self, samples: Samples) -> Iterator[dict[str, str]]:
+        """What was given and plays no part."""
+        if samples.splits and "split" in self.model_fields_set:
+            yield _warning("the data brings its own splits; [data] split is not used")
+        if files := samples.left_out:
+            more = f" and {len(files) - 3} more" if len(files) > 3 else ""
+            yield _warning(f"no images of a class, left out: {', '.join(files[:3])}{more}")
 
 
 class _Moments:
@@ -127,8 +137,7 @@ class _Seen:
 
     def add(self, raw: np.ndarray[Any, Any], sample_id: str) -> None:
         """Raises DataRejected where the image is empty, not finite or of another shape than those before it."""
-        _check_finite(raw, sample_id)
-        image = self.preprocess.apply(raw)
+        image = self.preprocess.apply(raw, f"[data] image {sample_id}")
         if self.shape and image.shape != self.shape:
             raise DataRejected(
                 f"[data] image {sample_id} has shape {image.shape} after preprocessing, the ones before it "
@@ -141,23 +150,11 @@ class _Seen:
 
 def _check_labels(samples: Samples) -> None:
     if len(samples) < 2:
-        raise DataRejected(f"[data] holds {len(samples)} samples; training, validation, calibration and test need more")
-    outside = np.flatnonzero((samples.labels < 0) | (samples.labels >= len(samples.classes)))
-    if len(outside):
-        first = int(outside[0])
         raise DataRejected(
-            f"[data] image {samples.id(first)} has label {samples.labels[first]}; "
-            f"{len(samples.classes)} classes have labels 0 to {len(samples.classes) - 1}"
+            f"[data] holds {len(samples)} samples; training, validation, calibration and test each need some"
         )
     if len(np.unique(samples.labels)) < 2:
         raise DataRejected("[data] every image has the same label; there is nothing to learn")
-
-
-def _check_finite(raw: np.ndarray[Any, Any], sample_id: str) -> None:
-    if raw.size == 0:
-        raise DataRejected(f"[data] image {sample_id} is empty (shape {raw.shape})")
-    if raw.dtype.kind == "f" and not np.isfinite(raw).all():
-        raise DataRejected(f"[data] image {sample_id} holds NaN or infinite values; remove or mend it")
 
 
 def _check_disjoint(samples: Samples, digests: list[str], splits: list[SplitName]) -> None:
@@ -171,27 +168,35 @@ def _check_disjoint(samples: Samples, digests: list[str], splits: list[SplitName
             )
 
 
-def _findings(records: list[Record], classes: tuple[str, ...], moments: _Moments) -> list[dict[str, str]]:
+def _findings(records: list[Record], classes: tuple[str, ...], moments: _Moments) -> Iterator[dict[str, str]]:
     counts = Counter(record.split for record in records)
     sizes = ", ".join(f"{name} {counts[name]}" for name in SPLITS)
-    found = [("note", f"{len(records)} images of {len(classes)} classes: {sizes}")]
-    found.append(
-        ("note", f"after preprocessing the pixels have mean {moments.mean:.3g} and deviation {moments.std:.3g}")
-    )
+    yield _note(f"{len(records)} images of {len(classes)} classes: {sizes}")
+    yield _note(f"after preprocessing the pixels have mean {moments.mean:.3g} and deviation {moments.std:.3g}")
     if not 0.05 <= moments.std <= 20 or abs(moments.mean) > 10 * max(moments.std, 1e-9):
-        found.append(("warning", "the pixels are far from unit scale: is [data] preprocess the teacher's own?"))
+        yield _warning("the pixels are far from unit scale: is [data] preprocess the teacher's own?")
+    yield from _repetitions(records)
+    seen = Counter(record.label for record in records if record.split == "train")
+    for label, name in enumerate(classes):
+        if not seen[label]:
+            yield _warning(f"class '{name}' has no training image")
+
+
+def _repetitions(records: list[Record]) -> Iterator[dict[str, str]]:
     by_content: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         by_content[record.sha256].append(record)
     repeated = [group for group in by_content.values() if len(group) > 1]
     if repeated:
-        found.append(("warning", f"{len(repeated)} images occur more than once; each stays within one split"))
+        yield _warning(f"{len(repeated)} images occur more than once; each stays within one split")
     for group in repeated:
         if len({record.label for record in group}) > 1:
-            ids = ", ".join(record.id for record in group[:3])
-            found.append(("warning", f"equal images have different labels: {ids}"))
-    seen = Counter(record.label for record in records if record.split == "train")
-    for label, name in enumerate(classes):
-        if not seen[label]:
-            found.append(("warning", f"class '{name}' has no training image"))
-    return [{"severity": severity, "message": message} for severity, message in found]
+            yield _warning(f"equal images have different labels: {', '.join(record.id for record in group[:3])}")
+
+
+def _note(message: str) -> dict[str, str]:
+    return {"severity": "note", "message": message}
+
+
+def _warning(message: str) -> dict[str, str]:
+    return {"severity": "warning", "message": message}

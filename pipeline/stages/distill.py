@@ -16,8 +16,8 @@ from pipeline.distillation import LOSSES
 from pipeline.distillation.augment import Augment
 from pipeline.distillation.loss import DistillationLoss
 from pipeline.distillation.trainer import BatchLoss, Fit, Optimizer, Schedule, fit, set_up_torch, write_events
+from pipeline.mistakes import chosen
 from pipeline.models import Model, make_model, model_files, parameter_count
-from pipeline.names import unknown
 from pipeline.stage import Stage
 from pipeline.weights import load_network, write_weights
 
@@ -26,12 +26,7 @@ if TYPE_CHECKING:
 
 
 def _loss_by_name(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    name = value.get("name")
-    if name not in LOSSES:
-        raise ValueError(unknown("loss", str(name), LOSSES))
-    return LOSSES[name].model_validate(value)
+    return value if isinstance(value, DistillationLoss) else chosen("loss", value, LOSSES)
 
 
 Loss = Annotated[SerializeAsAny[DistillationLoss], BeforeValidator(_loss_by_name)]

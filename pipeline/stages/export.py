@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt
 
 from pipeline import atomic
 from pipeline.artifact import Artifact, Artifacts, Graph, Splits, Student
@@ -17,6 +17,7 @@ from pipeline.data import open_dataset
 from pipeline.distillation.trainer import set_up_torch
 from pipeline.errors import NotAcceptable
 from pipeline.exporter import INPUT, exported, source_modules, strip_metadata
+from pipeline.names import checked_distinct
 from pipeline.parity import OutputParity, Tolerance, compare, reference_outputs, require_parity
 from pipeline.stage import Stage
 from pipeline.weights import load_network
@@ -33,7 +34,7 @@ class Parity(BaseModel):
 
     atol: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-4
     rtol: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-4
-    batches: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 8)
+    batches: Annotated[tuple[PositiveInt, ...], Field(min_length=1), AfterValidator(checked_distinct)] = (1, 8)
 
 
 @final

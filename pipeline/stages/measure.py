@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, final
 
 import numpy as np
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import AfterValidator, Field, PositiveInt, field_validator
 
 from engines import ENGINES
 from engines.base import EngineDamaged, EngineError, RuntimeMissing, Session, Target
@@ -34,7 +34,7 @@ from pipeline.distillation.trainer import set_up_torch
 from pipeline.errors import IntegrityError, MachineLacks, MeasurementInvalid
 from pipeline.exporter import INPUT
 from pipeline.intervals import share, share_ratio
-from pipeline.names import unknown
+from pipeline.names import checked_distinct, unknown
 from pipeline.stage import Stage
 
 # Distinct inputs that timed runs rotate through: one cached tensor would flatter.
@@ -51,7 +51,7 @@ class Measure(Stage):
     makes: ClassVar[type[Artifact]] = Measurements
     tools: ClassVar[tuple[str, ...]] = ("torch", "onnxruntime", "tensorrt", "tensorrt_rtx", "numpy")
 
-    batch_sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 8, 32)
+    batch_sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1), AfterValidator(checked_distinct)] = (1, 8, 32)
     preset: str = "quick"
 
     @field_validator("preset")
@@ -84,9 +84,7 @@ class Measure(Stage):
             "accuracy_ratio_to_fp32": _ratios(found, records),
             "latency": _summaries(latencies, records, context.threads),
             "peak_memory_bytes": memory,
-            "not_measured": {
-                record.name: record.reason or why for record in records if (why := _why_not_run(record)) is not None
-            },
+            "not_measured": {record.name: why for record in records if (why := _why_not_run(record)) is not None},
             "machine": this_machine().to_json(),
         }
         atomic.write_json(target / "measurements.json", document)
@@ -132,7 +130,7 @@ class _Running:
     sha256: str
 
     def takes(self, batch_size: int) -> bool:
-        return self.target.runtime == "onnxruntime" or self.target.batch.min <= batch_size <= self.target.batch.max
+        return not ENGINES[self.target.runtime].for_gpu or self.target.batch.min <= batch_size <= self.target.batch.max
 
 
 def _why_not_run(record: BuiltRecord) -> str | None:

@@ -84,7 +84,7 @@ class WriteReport(Stage):
             chain=tuple(_chain(inputs, measured)),
             engines=engines,
             gates=gates,
-            findings=tuple(Finding(**finding) for finding in inputs[Splits].json("findings.json")),
+            findings=(*(Finding(**each) for each in inputs[Splits].json("findings.json")), *_timing_findings(measured)),
             distillation=_distillation(inputs[Student]),
             stages=tuple(
                 StageResult(
@@ -205,6 +205,20 @@ def _latency(entry: Mapping[str, Any]) -> Latency:
         ratio_to_fp32=ratio,
         versus_fp32=None if versus is None else versus["verdict"],
     )
+
+
+def _timing_findings(measured: Mapping[str, Any]) -> Iterator[Finding]:
+    """What a reader of the latencies must know: unsteady clocks, and engines that quantization did not make faster."""
+    for name, entries in measured["latency"].items():
+        if drifting := [entry for entry in entries if entry["drifting"]]:
+            sizes = ", ".join(f"{entry['batch_size']} ({entry['drift']:+.0%})" for entry in drifting)
+            message = f"{name} drifted while it was timed, at batch {sizes}: a neighbour, clocks or heat"
+            yield Finding(severity="warning", message=message)
+        slower = [entry for entry in entries if (entry.get("versus_fp32") or {}).get("verdict") == "slower"]
+        if slower:
+            sizes = ", ".join(f"{entry['batch_size']} ({entry['versus_fp32']['ratio']:.2f} times)" for entry in slower)
+            message = f"{name} is slower than FP32 here, at batch {sizes}: ship FP32, or see what was really built"
+            yield Finding(severity="warning", message=message)
 
 
 def _distillation(student: Student) -> Distillation:

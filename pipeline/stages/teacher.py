@@ -52,7 +52,9 @@ class TrainTeacher(Stage):
         if self.weights is not None:
             path = recipe_folder / self.weights
             if not path.is_file():
-                raise RecipeError(f"[teacher] weights: there is no file {path}; paths are relative to the recipe")
+                raise RecipeError(
+                    f"weights '{self.weights}': there is no file {path}; paths are relative to the recipe"
+                )
             files[self.weights] = path
         return files
 

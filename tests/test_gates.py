@@ -1,0 +1,97 @@
+"""`[gates]`: what was measured, held against the limits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pipeline.gates import Gates, gate_results
+from pipeline.reporting.result import EngineResult, Estimate, GateResult, Latency
+
+
+def estimate(value: float, low: float | None = None, high: float | None = None) -> Estimate:
+    return Estimate(value=value, low=value if low is None else low, high=value if high is None else high, n=360)
+
+
+def engine(precision: str = "int8", **found: Any) -> EngineResult:
+    return EngineResult(target="cpu", runtime="onnxruntime", precision=precision, state="measured", **found)
+
+
+def latency(batch_size: int, ratio: Estimate | None) -> Latency:
+    return Latency(
+        batch_size=batch_size, samples=100, p50_ms=1.0, p50_low_ms=0.9, p50_high_ms=1.1, cv=0.1, ratio_to_fp32=ratio
+    )
+
+
+def only(results: tuple[GateResult, ...]) -> GateResult:
+    (result,) = results
+    return result
+
+
+def test_without_gates_nothing_is_held_against_anything() -> None:
+    assert gate_results(Gates(), [engine(accuracy=estimate(0.1))]) == ()
+
+
+@pytest.mark.parametrize(("value", "state"), [(0.9899, "failed"), (0.99, "passed"), (1.01, "passed")])
+def test_the_share_that_was_found_decides_at_the_limit_itself_too(value: float, state: str) -> None:
+    result = only(gate_results(Gates(accuracy_ratio_to_fp32=0.99), [engine(accuracy_ratio_to_fp32=estimate(value))]))
+    assert (result.state, result.value, result.limit, result.sense) == (state, value, 0.99, "at least")
+    assert result.subject == "cpu int8"
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "detail"),
+    [
+        (0.995, 0.98, 1.01, "360 images leave [0.980, 1.010] open"),
+        (0.985, 0.97, 0.995, "360 images leave [0.970, 0.995] open"),
+        (0.995, 0.991, 0.999, ""),
+        (0.95, 0.94, 0.96, ""),
+    ],
+)
+def test_a_result_that_more_images_could_turn_says_so(value: float, low: float, high: float, detail: str) -> None:
+    found = engine(accuracy_ratio_to_fp32=estimate(value, low, high))
+    assert only(gate_results(Gates(accuracy_ratio_to_fp32=0.99), [found])).detail == detail
+
+
+def test_accuracy_is_asked_of_every_engine_a_ratio_only_of_those_that_have_one() -> None:
+    engines = [
+        engine("fp32", accuracy=estimate(0.98)),
+        engine("int8", accuracy=estimate(0.97), accuracy_ratio_to_fp32=estimate(0.9898)),
+    ]
+    results = gate_results(Gates(accuracy=0.975, accuracy_ratio_to_fp32=0.9), engines)
+    assert [(result.name, result.subject, result.state) for result in results] == [
+        ("accuracy", "cpu fp32", "passed"),
+        ("accuracy", "cpu int8", "failed"),
+        ("accuracy_ratio_to_fp32", "cpu int8", "passed"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "state", "detail"),
+    [
+        (0.5, 0.9, "passed", ""),
+        (1.05, 1.2, "failed", ""),
+        (0.9, 1.1, "inconclusive", "the interval [0.900, 1.100] holds the limit"),
+    ],
+)
+def test_a_latency_passes_only_where_its_whole_interval_does(low: float, high: float, state: str, detail: str) -> None:
+    found = engine(latency=(latency(8, estimate((low + high) / 2, low, high)),))
+    result = only(gate_results(Gates(latency_ratio_to_fp32=1.0), [found]))
+    assert (result.state, result.detail, result.subject) == (state, detail, "cpu int8, batch 8")
+    assert result.sense == "at most"
+
+
+def test_every_batch_size_is_held_against_the_limit() -> None:
+    found = engine(latency=(latency(1, estimate(0.8)), latency(8, estimate(1.2)), latency(32, None)))
+    states = [result.state for result in gate_results(Gates(latency_ratio_to_fp32=1.0), [found])]
+    assert states == ["passed", "failed"]
+
+
+@pytest.mark.parametrize("name", list(Gates.model_fields))
+def test_a_limit_that_nothing_here_could_be_held_against_is_no_pass(name: str) -> None:
+    built = EngineResult(target="gpu", runtime="tensorrt", precision="int8", state="built", reason="no GPU here")
+    result = only(gate_results(Gates.model_validate({name: 0.5}), [built]))
+    assert (result.state, result.subject) == ("inconclusive", "every engine")
+    assert result.detail == "no engine that it applies to was measured here"
+    assert result.sense == ("at most" if name.startswith("latency") else "at least")

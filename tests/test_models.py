@@ -1,0 +1,213 @@
+"""Networks: the built-in ones, and what a user's own file makes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+
+from pipeline.errors import RecipeError
+from pipeline.models import NETWORKS, Model, make_model, model_files, parameter_count
+
+MODEL: TypeAdapter[Any] = TypeAdapter(Model)
+SHAPE = (1, 8, 8)
+
+LINEAR = """\
+import torch
+
+
+def make(outputs=3):
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, outputs))
+"""
+
+
+def made(folder: Path, source: str = LINEAR, shape: tuple[int, int, int] = SHAPE, **options: Any) -> torch.nn.Module:
+    (folder / "models.py").write_text(source, encoding="utf-8")
+    return make_model(MODEL.validate_python({"file": "models.py:make", "options": options}), shape, 3, folder)
+
+
+def refused(folder: Path, source: str, **options: Any) -> str:
+    with pytest.raises(RecipeError) as caught:
+        made(folder, source, **options)
+    return str(caught.value)
+
+
+@settings(deadline=None, max_examples=8)
+@given(st.sampled_from(sorted(NETWORKS)), st.lists(st.integers(1, 8), min_size=1, max_size=4), st.integers(1, 3))
+def test_a_built_in_network_takes_any_size_of_image(name: str, widths: list[int], channels: int) -> None:
+    model = MODEL.validate_python({"name": name, "widths": widths})
+    for side in (1, 5, 8):
+        network = make_model(model, (channels, side, side + 1), 4, Path())
+        assert network.training
+        assert parameter_count(network) == sum(parameter.numel() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("plain", 4 * 9 + 8 + 8 * 4 * 9 + 16 + 8 * 3 + 3), ("residual", 44 + 304 + 944 + 27)]
+)
+def test_a_built_in_network_has_the_parameters_of_its_layers(name: str, parameters: int) -> None:
+    network = make_model(MODEL.validate_python({"name": name, "widths": [4, 8]}), SHAPE, 3, Path())
+    assert parameter_count(network) == parameters
+
+
+def test_the_random_state_alone_decides_the_weights() -> None:
+    model = MODEL.validate_python({"name": "residual", "widths": [4]})
+
+    def weights(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        tensor: torch.Tensor = make_model(model, SHAPE, 3, Path()).state_dict()["stem.0.weight"]
+        return tensor
+
+    assert torch.equal(weights(3), weights(3))
+    assert not torch.equal(weights(3), weights(4))
+
+
+@pytest.mark.parametrize(
+    "document", [{"name": "plain", "widths": [4, 8]}, {"file": "models.py:make", "options": {"outputs": 3}}]
+)
+def test_a_model_is_written_and_read_back_the_same(document: dict[str, Any]) -> None:
+    model = MODEL.validate_python(document)
+    assert json.loads(json.dumps(model.model_dump(mode="json"))) == document
+    assert MODEL.validate_python(model.model_dump(mode="json")) == model
+    assert MODEL.validate_python(model) is model
+
+
+def test_a_network_larger_than_memory_is_refused_with_torchs_reason() -> None:
+    model = MODEL.validate_python({"name": "plain", "widths": [65536] * 30})
+    with pytest.raises(RecipeError, match=r"^model plain: cannot be made \(.*allocate.*\); use smaller widths$"):
+        make_model(model, SHAPE, 3, Path())
+
+
+def test_a_users_network_is_made_with_its_options_beside_the_recipe_wherever_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert isinstance(made(tmp_path, outputs=3), torch.nn.Sequential)
+    model = MODEL.validate_python({"file": "models.py:make"})
+    assert model_files(model, tmp_path) == {"models.py:make": tmp_path / "models.py"}
+    with pytest.raises(RecipeError, match=r"model.file 'models.py:make': there is no file .*; paths are relative to"):
+        model_files(model, elsewhere)
+
+
+def test_a_users_files_called_like_ours_do_no_harm(tmp_path: Path) -> None:
+    for name in ("pipeline.py", "engines.py", "data.py", "torch.py"):
+        (tmp_path / name).write_text("raise RuntimeError('imported by mistake')\n")
+    paths, modules = list(sys.path), set(sys.modules)
+    made(tmp_path, "from pipeline.networks import PlainNetwork\n" + LINEAR)
+    assert sys.path == paths
+    assert set(sys.modules) - modules <= {"_edgestill_user_models"}
+
+
+def test_an_edit_is_seen_at_once_and_nothing_is_written_beside_the_file(tmp_path: Path) -> None:
+    for marker in ("111", "222"):
+        network = made(tmp_path, LINEAR + f"\n\nMARKER = {marker}\ntorch.nn.Sequential.marker = MARKER\n")
+        assert network.marker == int(marker)
+    del torch.nn.Sequential.marker  # type: ignore[attr-defined]
+    assert [file.name for file in tmp_path.iterdir()] == ["models.py"]
+
+
+def test_a_dataclass_in_a_users_file_works(tmp_path: Path) -> None:
+    made(
+        tmp_path,
+        "from __future__ import annotations\nimport dataclasses\n\n"
+        "@dataclasses.dataclass\nclass Settings:\n    width: int = 3\n\n" + LINEAR,
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("def make():\n    x = 1\n    raise KeyError('x')\n", "raised KeyError: 'x' (models.py line 3)"),
+        ("x = 1\n1 / 0\n", "raised ZeroDivisionError: division by zero (models.py line 2)"),
+        ("def make():\n    return helper()\n\n\ndef helper():\n    assert False, 'no'\n", "(models.py line 6)"),
+        ("x = 1\ndef make(:\n    pass\n", "(models.py line 2)"),
+        ("def make():\n    raise SystemExit(0)\n", "raised SystemExit: 0 (models.py line 2)"),
+        (
+            "import no_such_helper\n",
+            "raised ModuleNotFoundError: No module named 'no_such_helper' (models.py line 1); "
+            "this file is loaded alone: install what it imports, or put it in here",
+        ),
+        (
+            "from . import sibling\n",
+            "raised ImportError: attempted relative import with no known parent package (models.py line 1); "
+            "this file is loaded alone: install what it imports, or put it in here",
+        ),
+    ],
+)
+def test_what_a_users_file_raises_is_said_with_its_line(tmp_path: Path, source: str, message: str) -> None:
+    (tmp_path / "sibling.py").touch()
+    found = refused(tmp_path, source)
+    assert found.startswith("model: models.py:make raised ")
+    assert found.endswith(message)
+
+
+def test_an_option_that_the_function_does_not_take_is_named(tmp_path: Path) -> None:
+    assert refused(tmp_path, LINEAR, width=3) == (
+        "model: models.py:make raised TypeError: make() got an unexpected keyword argument 'width' (models.py)"
+    )
+
+
+def test_a_function_that_is_not_there_is_answered_with_those_that_are(tmp_path: Path) -> None:
+    assert refused(tmp_path, "def build():\n    pass\n\n\ndef _hidden():\n    pass\n") == (
+        f"model: {tmp_path / 'models.py'} has no function 'make'; it has build"
+    )
+
+
+NETWORK = "import torch\n\n\nclass Net(torch.nn.Module):\n    def forward(self, x):\n        {}\n\n\nmake = Net\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("def make():\n    return 3\n", "model: models.py:make returned int; return a torch.nn.Module"),
+        (
+            "import torch\nmake = lambda: torch.nn.ReLU\n",
+            "model: models.py:make returned type; return a torch.nn.Module",
+        ),
+        (
+            LINEAR.replace("outputs=3", "outputs=5"),
+            "model models.py:make: gives (2, 5) for 2 images; the data has 3 classes, so it must give (2, 3)",
+        ),
+        (
+            NETWORK.format("return x"),
+            "model models.py:make: gives (2, 1, 8, 8) for 2 images; the data has 3 classes, so it must give (2, 3)",
+        ),
+        (
+            NETWORK.format("return x, x"),
+            "model models.py:make: gives tuple for 2 images; the data has 3 classes, so it must give (2, 3)",
+        ),
+        (
+            NETWORK.format("assert x.shape[1] == 3, 'RGB only'"),
+            "model models.py:make: does not take images of shape (1, 8, 8): "
+            "AssertionError: RGB only (models.py line 6)",
+        ),
+        (
+            LINEAR.replace("64", "65"),
+            "model models.py:make: does not take images of shape (1, 8, 8): "
+            "RuntimeError: mat1 and mat2 shapes cannot be multiplied (2x64 and 65x3) (models.py)",
+        ),
+    ],
+)
+def test_a_network_that_does_not_fit_the_task_is_refused(tmp_path: Path, source: str, message: str) -> None:
+    assert refused(tmp_path, source) == message
+
+
+def test_the_trial_leaves_the_network_as_it_was_made(tmp_path: Path) -> None:
+    evaluating = LINEAR.replace("return torch", "return torch").replace("outputs))", "outputs)).eval()")
+    assert made(tmp_path).training
+    assert not made(tmp_path, evaluating).training
+
+
+@pytest.mark.parametrize("document", ["residual", 3, {}, {"widths": [4]}, {"name": "plain", "file": "m.py:f"}])
+def test_a_model_is_named_or_comes_from_a_file(document: object) -> None:
+    with pytest.raises(ValidationError, match="give either name = one of plain, residual, or file = "):
+        MODEL.validate_python(document)
