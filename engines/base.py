@@ -141,6 +141,10 @@ class Engine(ABC):
     def versions(self) -> dict[str, str]:
         """Versions of the libraries that shape an engine; cheap, and empty where they are not installed."""
 
+    def why_refused(self, target: Target) -> str | None:  # noqa: ARG002 engines that refuse settings use it
+        """What of the target's settings this runtime builds on no machine; None where nothing or it cannot be told."""
+        return None
+
     @abstractmethod
     def why_not_build(self, target: Target) -> str | None:
         """None where this machine can build for the target; else what it lacks and how to get it."""

@@ -97,13 +97,13 @@ class Machine:
 def this_machine(root: Path = ROOT, architecture: str | None = None) -> Machine:
     """Everything known of this machine; `root` and `architecture` let a test describe another."""
     cpu = _fields(_text(root / "proc/cpuinfo"))
-    flags = f"{cpu.get('flags', '')} {cpu.get('Features', '')}".split()
+    flags = _flags(cpu)
     return Machine(
         system=_system(root),
         kernel=_text(root / "proc/sys/kernel/osrelease").strip() or None,
         architecture=architecture or platform.machine(),
         cpu_model=_cpu_model(cpu),
-        isa=tuple(name for word, name in ISA.items() if word in flags),
+        isa=_isa(flags),
         logical_cores=_logical_cores(root),
         cpu_quota=_cpu_quota(root),
         memory_bytes=_memory_bytes(root),
@@ -119,13 +119,15 @@ def this_machine(root: Path = ROOT, architecture: str | None = None) -> Machine:
 
 def cpu_family(machine: Machine | None = None) -> str:
     """The Q/DQ placement family of this machine's CPU: cpu-vnni, cpu-avx2 or cpu-arm64."""
-    machine = machine or this_machine()
-    if machine.architecture.lower() in X86:
-        return "cpu-vnni" if VNNI & set(machine.isa) else "cpu-avx2"
-    if machine.architecture.lower() in ARM64:
+    architecture = (machine.architecture if machine else platform.machine()).lower()
+    if architecture in X86:
+        # Without a machine at hand only the processor is looked at: asking for GPUs takes a process of its own.
+        isa = machine.isa if machine else _isa(_flags(_fields(_text(ROOT / "proc/cpuinfo"))))
+        return "cpu-vnni" if VNNI & set(isa) else "cpu-avx2"
+    if architecture in ARM64:
         return "cpu-arm64"
     raise EngineError(
-        f"no INT8 placement is known for {machine.architecture} CPUs; name a family: cpu-vnni, cpu-avx2, cpu-arm64"
+        f"no INT8 placement is known for {architecture} CPUs; name a family: cpu-vnni, cpu-avx2, cpu-arm64"
     )
 
 
@@ -144,6 +146,14 @@ def _fields(text: str) -> dict[str, str]:
         if colon:
             fields.setdefault(key.strip(), value.strip())
     return fields
+
+
+def _flags(cpu: dict[str, str]) -> list[str]:
+    return f"{cpu.get('flags', '')} {cpu.get('Features', '')}".split()
+
+
+def _isa(flags: list[str]) -> tuple[str, ...]:
+    return tuple(name for word, name in ISA.items() if word in flags)
 
 
 def _system(root: Path) -> str:

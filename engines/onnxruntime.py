@@ -57,19 +57,20 @@ class OnnxRuntime(Engine):
 
     def why_not_build(self, target: Target) -> str | None:
         if "fp16" in target.precisions:
-            return _fp16_refused(target)
-        return _missing(target, "onnxruntime", "onnx")
+            return _fp16_refused()
+        return _missing("onnxruntime", "onnx")
 
     def why_not_run(self, target: Target) -> str | None:
-        return _missing(target, "onnxruntime")
+        del target  # a CPU is everywhere
+        return _missing("onnxruntime")
 
     def build(
         self, graph: Path, precision: str, target: Target, to: Path, on_step: StepDone | None = None
     ) -> BuiltEngine:
         to.unlink(missing_ok=True)
         if precision not in ("fp32", "int8"):
-            raise BuildFailed(_fp16_refused(target) if precision == "fp16" else _unknown_precision(target, precision))
-        _require(target, "onnxruntime", "onnx")
+            raise BuildFailed(_fp16_refused() if precision == "fp16" else _unknown_precision(precision))
+        _require("onnxruntime", "onnx")
         started = time.perf_counter()
         partial = to.with_name(f".{to.name}.{os.getpid()}.partial")
         try:
@@ -95,7 +96,7 @@ class OnnxRuntime(Engine):
         )
 
     def open(self, engine: Path, sha256: str, target: Target) -> Session:
-        _require(target, "onnxruntime")
+        _require("onnxruntime")
         data = verified_bytes(engine, sha256)
         try:
             session = inference_session(data, SESSION_OPTIMIZATION, target.threads)
@@ -154,22 +155,20 @@ def _audited(graph: Path, source: ModelProto, optimized: Path) -> tuple[Realized
     return realized_layers(model, {info.name: (info.dtype, info.shape) for info in infos}, source)
 
 
-def _missing(target: Target, *modules: str) -> str | None:
+def _missing(*modules: str) -> str | None:
     for module in modules:
         if importlib.util.find_spec(module) is None:
-            return f"target {target.name!r}: {module} is not installed: pip install {module}"
+            return f"{module} is not installed: pip install {module}"
     return None
 
 
-def _require(target: Target, *modules: str) -> None:
-    if missing := _missing(target, *modules):
+def _require(*modules: str) -> None:
+    if missing := _missing(*modules):
         raise RuntimeMissing(missing)
     try:
         imported()
     except ImportError as error:
-        raise RuntimeMissing(
-            f"target {target.name!r}: onnxruntime is installed but does not import ({error}); install it again"
-        ) from error
+        raise RuntimeMissing(f"onnxruntime is installed but does not import ({error}); install it again") from error
 
 
 def _version() -> str | None:
@@ -202,9 +201,9 @@ def _go_on(on_step: StepDone | None, graph: Path, phase: str, done: int) -> None
         raise BuildCancelled(f"{graph}: building it was cancelled before it was done ({phase})")
 
 
-def _fp16_refused(target: Target) -> str:
-    return f"target {target.name!r}: {OnnxRuntime.never_builds['fp16']}; take 'fp16' out of its precisions"
+def _fp16_refused() -> str:
+    return f"{OnnxRuntime.never_builds['fp16']}; take 'fp16' out of its precisions"
 
 
-def _unknown_precision(target: Target, precision: str) -> str:
-    return f"target {target.name!r}: precision {precision!r} is unknown; choose from fp32, int8"
+def _unknown_precision(precision: str) -> str:
+    return f"precision {precision!r} is unknown; choose from fp32, int8"

@@ -121,7 +121,7 @@ def _quantize(
     ],
     method: Annotated[str, typer.Option(help="entropy or minmax.")] = "entropy",
     preprocess: Annotated[
-        Path | None, typer.Option(help="preprocess.json of a workspace, or the [data] preprocess table as JSON.")
+        Path | None, typer.Option(help="preprocess.json of a workspace, or a preprocess table as JSON.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the results; default beside the model.")] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,

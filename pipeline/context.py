@@ -16,6 +16,8 @@ class Context:
 
     name: str
     """Of the recipe."""
+    command: str
+    """That started the run."""
     task: Task
     seed: int
     threads: int

@@ -102,7 +102,7 @@ def batches_from_images(
     def batches() -> Iterator[Batch]:
         for start in range(0, len(files), batch_size):
             part = files[start : start + batch_size]
-            images = _stacked([preprocess.apply(read_image(file)) for file in part], folder)
+            images = _stacked([preprocess.apply(read_image(file), str(file)) for file in part], folder)
             wanted.check(images, f"{folder}: an image after preprocessing")
             yield Batch([str(file.relative_to(folder)) for file in part], {name: images})
 

@@ -133,6 +133,7 @@ class _Run:
         recipe = self._recipe
         return Context(
             name=recipe.name,
+            command=f"edgestill run {recipe.given_as}",
             task=recipe.task,
             seed=recipe.seed,
             threads=recipe.threads,

@@ -35,7 +35,7 @@ class Stage(BaseModel, ABC):
         return {}
 
     def require(self) -> None:
-        """Raises MachineLacks, before anything runs, where this machine cannot do the stage."""
+        """Raises MachineLacks or RecipeError, before anything runs, where the stage cannot be done on this machine."""
 
     def surroundings(self) -> Mapping[str, Any]:
         """What else outside the recipe shapes the output, such as the machine that is measured."""

@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,13 +60,15 @@ def unmount(folder: Path) -> None:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of its own, of one megabyte."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount("-t", "tmpfs", "-o", "size=1m", "tmpfs", folder)
-    yield folder
-    unmount(folder)
+def small_disk() -> Iterator[Path]:
+    """A disk of its own, of one megabyte; outside pytest's folders, whose clean-up stumbles over a mount."""
+    folder = Path(tempfile.mkdtemp(prefix="edgestill-disk-"))
+    try:
+        mount("-t", "tmpfs", "-o", "size=1m", "tmpfs", folder)
+        yield folder
+        unmount(folder)
+    finally:
+        folder.rmdir()
 
 
 @pytest.fixture

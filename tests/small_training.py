@@ -123,6 +123,7 @@ def context_in(
     """For a stage or a training that keeps its checkpoints in `folder`."""
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     return Context(
+        command="edgestill run small",
         name="small",
         task=TASKS["classification"],
         seed=seed,

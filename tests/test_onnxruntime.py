@@ -209,7 +209,7 @@ def test_an_operator_that_onnxruntime_lacks_is_named(write: Callable[..., Path])
 
 
 def test_fp16_is_refused_with_its_reason(write: Callable[..., Path]) -> None:
-    reason = "target 'edge': onnxruntime on a CPU computes FP16 in FP32 between casts, .* take 'fp16' out"
+    reason = "onnxruntime on a CPU computes FP16 in FP32 between casts, .* take 'fp16' out"
     target = Target("edge", "onnxruntime", ("fp32", "fp16"))
     with pytest.raises(BuildFailed, match=reason):
         built(write(FLOAT), "fp16", target)
@@ -228,7 +228,7 @@ def test_without_onnxruntime_every_way_in_says_how_to_get_it(
     engine = built(graph)
     assert (ENGINE.why_not_build(CPU), ENGINE.why_not_run(CPU)) == (None, None)
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    assert ENGINE.why_not_run(CPU) == "target 'cpu': onnxruntime is not installed: pip install onnxruntime"
+    assert ENGINE.why_not_run(CPU) == "onnxruntime is not installed: pip install onnxruntime"
     assert ENGINE.versions() == {}
     with pytest.raises(RuntimeMissing, match="pip install onnxruntime"):
         built(graph)

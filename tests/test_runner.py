@@ -82,7 +82,7 @@ class Count(Stage):
 
 
 def recipe(*stages: Stage, seed: int = 0) -> Recipe:
-    return Recipe("toy", TASKS["classification"], seed, 1, stages or (Write(), Upper(), Count()), Path())
+    return Recipe("toy", TASKS["classification"], seed, 1, stages or (Write(), Upper(), Count()), Path(), "toy")
 
 
 def ran(found: Recipe, folder: Path, selection: Selection | None = None) -> list[str]:

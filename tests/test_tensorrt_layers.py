@@ -123,7 +123,7 @@ def test_without_tensorrt_rtx_it_is_said_how_to_install_it(tmp_path: Path, monke
     target = Target("edge", "tensorrt-rtx")
     said = TensorRTRTX().why_not_build(target)
     assert said is not None
-    assert said.startswith("target 'edge': tensorrt_rtx cannot be imported here (")
+    assert said.startswith("tensorrt_rtx cannot be imported here (")
     assert said.endswith("): pip install 'edgestill[rtx]' (x86-64 Linux only)")
     with pytest.raises(RuntimeMissing, match=r"pip install 'edgestill\[rtx\]'"):
         TensorRTRTX().build(tmp_path / "m.onnx", "fp32", target, tmp_path / "e.plan")
@@ -137,7 +137,7 @@ def test_a_stub_of_tensorrt_is_a_missing_runtime_and_no_traceback(
     monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
     said = TensorRT().why_not_build(Target("jetson", "tensorrt"))
     assert said is not None
-    assert said.startswith("target 'jetson': tensorrt cannot be imported here (libraries not found): a Jetson has it")
+    assert said.startswith("tensorrt cannot be imported here (libraries not found): a Jetson has it")
 
 
 def with_tensorrt(folder: Path, monkeypatch: pytest.MonkeyPatch, gpu: str | None) -> None:
@@ -151,7 +151,7 @@ def with_tensorrt(folder: Path, monkeypatch: pytest.MonkeyPatch, gpu: str | None
 
 def test_tensorrt_without_a_gpu_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_tensorrt(tmp_path, monkeypatch, None)
-    said = "target 'jetson': there is no NVIDIA driver here"
+    said = "there is no NVIDIA driver here"
     assert TensorRT().why_not_build(Target("jetson", "tensorrt")) == said
     assert TensorRT().why_not_run(Target("jetson", "tensorrt")) == said
 
@@ -163,10 +163,9 @@ def test_tensorrt_builds_and_runs_for_the_gpu_at_hand_alone(tmp_path: Path, monk
         assert (TensorRT().why_not_build(target), TensorRT().why_not_run(target)) == (None, None)
     other = Target("t4", "tensorrt", compute_capabilities=("7.5",))
     assert TensorRT().why_not_build(other) == (
-        "target 't4': TensorRT builds for the GPU at hand alone (8.7), not for 7.5; build it on such a machine, or use "
-        "tensorrt-rtx"
+        "TensorRT builds for the GPU at hand alone (8.7), not for 7.5; build it on such a machine, or use tensorrt-rtx"
     )
-    assert TensorRT().why_not_run(other) == "target 't4': its engines are built for 7.5, and the GPU here is 8.7"
+    assert TensorRT().why_not_run(other) == "its engines are built for 7.5, and the GPU here is 8.7"
 
 
 def test_versions_are_empty_where_nothing_is_installed() -> None:

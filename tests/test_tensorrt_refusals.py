@@ -90,7 +90,7 @@ def test_a_builder_error_says_what_the_builder_said_and_what_to_change(tmp_path:
 @needs_tensorrt_rtx
 def test_an_unknown_precision_is_refused_with_the_choice(tmp_path: Path) -> None:
     graph = written(tmp_path, PLAIN, weights())
-    assert refused(graph, tmp_path, "fp8") == "target 'rtx': precision 'fp8' is unknown; choose from fp32, fp16, int8"
+    assert refused(graph, tmp_path, "fp8") == "precision 'fp8' is unknown; choose from fp32, fp16, int8"
 
 
 @needs_tensorrt_rtx
@@ -106,7 +106,7 @@ def test_turing_takes_no_fp32_and_takes_fp16(tmp_path: Path) -> None:
     turing = ("7.5",)
     said = RTX.why_not_build(Target("t4", "tensorrt-rtx", ("fp32", "fp16"), compute_capabilities=turing))
     assert said is not None
-    assert said.startswith("target 't4': compute capability 7.5 takes no fp32 with TensorRT-RTX")
+    assert said.startswith("compute capability 7.5 takes no fp32 with TensorRT-RTX")
     target = Target("t4", "tensorrt-rtx", ("fp16",), compute_capabilities=turing)
     graph = written(tmp_path, PLAIN, weights(np.float16), "float16")
     assert RTX.build(graph, "fp16", target, tmp_path / "e.plan").settings["compute_capabilities"] == ["7.5"]

@@ -19,6 +19,7 @@ from pipeline.cancellation import Cancellation
 from pipeline.context import Context
 from pipeline.data import Dataset
 from pipeline.distillation.augment import AffinePlan, Augment, epoch_order
+from pipeline.distillation.checkpoint import read_checkpoint
 from pipeline.distillation.trainer import Fit, Optimizer, Schedule, fit, set_up_torch
 from pipeline.errors import Cancelled, DataRejected, NotAcceptable, RecipeError
 from pipeline.networks import PlainNetwork
@@ -136,12 +137,32 @@ class Scripted(Classification):
         return np.arange(len(labels)) < self._counts.pop(0)
 
 
+def checkpointed(path: Path) -> dict[str, Any]:
+    state = read_checkpoint(path)
+    assert state is not None
+    return state
+
+
+def test_a_damaged_checkpoint_is_said_and_not_used(dataset: Dataset, tmp_path: Path) -> None:
+    undisturbed = trained(dataset, context_in(tmp_path / "undisturbed"))
+    context = stopped(dataset, tmp_path / "stopped", 2 * BATCHES + 1)
+    checkpoint = context.checkpoints / "student.pt"
+    whole = checkpoint.read_bytes()
+    checkpoint.write_bytes(whole[:-100] + bytes([whole[-100] ^ 1]) + whole[-99:])
+    assert read_checkpoint(checkpoint) is None
+
+    again = trained(dataset, replace(context, cancellation=Cancellation()))
+
+    assert "student: its checkpoint is damaged and was not used; starting over" in context.log.read_text()
+    assert all(torch.equal(again.last[name], tensor) for name, tensor in undisturbed.last.items())
+
+
 def test_the_best_epoch_on_validation_is_kept_apart_from_the_last(dataset: Dataset, tmp_path: Path) -> None:
     done = trained(dataset, replace(context_in(tmp_path / "whole"), task=Scripted(1, 5, 3, 4)))
     second = stopped(dataset, tmp_path / "second", 2 * BATCHES + 1, task=Scripted(1, 5)).checkpoints / "student.pt"
     fourth = trained(dataset, context_in(tmp_path / "fourth")).last
     assert done.best_epoch == 2
-    for found, expected in ((done.best, torch.load(second)["network"]), (done.last, fourth)):
+    for found, expected in ((done.best, checkpointed(second)["network"]), (done.last, fourth)):
         for name, tensor in expected.items():
             assert torch.equal(found[name], tensor), name
     assert not torch.equal(done.best["head.weight"], done.last["head.weight"])

@@ -43,17 +43,15 @@ class TensorRTEngine(Engine):
     def _missing(self) -> str | None:
         """What this machine lacks to build at all, and how to get it."""
 
-    @abstractmethod
-    def _refused(self, target: Target) -> str | None:
-        """What of the target's settings it does not build, asked where nothing is missing."""
+    def _built_elsewhere(self, target: Target) -> str | None:  # noqa: ARG002 the runtime that needs the GPU uses it
+        """Why the target's engines need another machine."""
+        return None
 
     def why_not_build(self, target: Target) -> str | None:
-        problem = self._missing() or self._refused(target)
-        return f"target {target.name!r}: {problem}" if problem else None
+        return self._missing() or self._built_elsewhere(target) or self.why_refused(target)
 
     def why_not_run(self, target: Target) -> str | None:
-        problem = self.module.why_missing() or cuda.why_no_gpu() or _built_for_others(target)
-        return f"target {target.name!r}: {problem}" if problem else None
+        return self.module.why_missing() or cuda.why_no_gpu() or _built_for_others(target)
 
     def build(
         self, graph: Path, precision: str, target: Target, to: Path, on_step: StepDone | None = None
@@ -62,9 +60,7 @@ class TensorRTEngine(Engine):
         started = time.perf_counter()
         to.unlink(missing_ok=True)
         if precision not in PRECISIONS:
-            raise BuildFailed(
-                f"target {target.name!r}: precision {precision!r} is unknown; choose from {', '.join(PRECISIONS)}"
-            )
+            raise BuildFailed(f"precision {precision!r} is unknown; choose from {', '.join(PRECISIONS)}")
         if problem := self.why_not_build(target):
             raise RuntimeMissing(problem) if self._missing() else BuildFailed(problem)
         compiled = compile_graph(self.module.load(), graph, precision, target, on_step)
@@ -102,7 +98,7 @@ class TensorRT(TensorRTEngine):
     def _missing(self) -> str | None:
         return self.module.why_missing() or cuda.why_no_gpu()
 
-    def _refused(self, target: Target) -> str | None:
+    def _built_elsewhere(self, target: Target) -> str | None:
         here = cuda.compute_capability()
         others = [capability for capability in target.compute_capabilities if capability != here]
         if not others:
@@ -126,7 +122,9 @@ class TensorRTRTX(TensorRTEngine):
     def _missing(self) -> str | None:
         return self.module.why_missing()
 
-    def _refused(self, target: Target) -> str | None:
+    def why_refused(self, target: Target) -> str | None:
+        if self._missing() is not None:
+            return None
         known = known_compute_capabilities(self.module.load())
         unknown = [capability for capability in target.compute_capabilities if capability not in known]
         if unknown:

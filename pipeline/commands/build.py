@@ -43,6 +43,8 @@ def build(request: BuildRequest, progress: Progress, cancellation: Cancellation)
     if not request.model.is_file():
         raise RecipeError(f"{request.model}: there is no such file")
     engine, target = ENGINES[settings.runtime], settings.target(settings.runtime, request.threads)
+    if (mistake := engine.why_refused(target)) is not None:
+        raise RecipeError(mistake)
     if (why := engine.why_not_build(target)) is not None:
         raise MachineLacks(why)
     # The runtime's name keeps an optimized graph apart from the graph it came from.

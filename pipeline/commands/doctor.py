@@ -39,11 +39,10 @@ def doctor() -> Outcome:
 
 def _runtime(name: str) -> dict[str, Any]:
     engine, target = ENGINES[name], Target(name=name, runtime=name)
-    lacks = {"why_not_build": engine.why_not_build(target), "why_not_run": engine.why_not_run(target)}
-    # No target is meant here, so none is named.
     return {
         "versions": engine.versions(),
-        **{key: why and why.removeprefix(f"target {name!r}: ") for key, why in lacks.items()},
+        "why_not_build": engine.why_not_build(target),
+        "why_not_run": engine.why_not_run(target),
     }
 
 

@@ -17,6 +17,7 @@ from pipeline import atomic
 from pipeline.context import Context
 from pipeline.data import Dataset
 from pipeline.distillation.augment import AffinePlan, Augment, epoch_order
+from pipeline.distillation.checkpoint import read_checkpoint, write_checkpoint
 from pipeline.errors import DataRejected, NotAcceptable, RecipeError
 
 if TYPE_CHECKING:
@@ -203,8 +204,6 @@ class _Training:
         self._save(epoch)
 
     def _save(self, epoch: int) -> None:
-        import torch
-
         state = {
             "epoch": epoch,
             "network": self._network.state_dict(),
@@ -213,15 +212,14 @@ class _Training:
             "best_epoch": self._best_epoch,
             "events": self._events,
         }
-        with atomic.replacing(self._checkpoint) as temporary:
-            torch.save(state, temporary)
+        write_checkpoint(self._checkpoint, state)
 
     def _resume(self) -> int:
-        import torch
-
-        if not self._checkpoint.exists():
+        state = read_checkpoint(self._checkpoint)
+        if state is None:
+            if self._checkpoint.exists():
+                self._context.say(f"{self._title}: its checkpoint is damaged and was not used; starting over")
             return 0
-        state = torch.load(self._checkpoint, weights_only=True)
         self._network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._best, self._best_epoch, self._events = state["best"], state["best_epoch"], state["events"]

@@ -17,7 +17,7 @@ from pipeline import atomic
 from pipeline.artifact import Artifact, Artifacts, Engines, Graph, Graphs, Splits
 from pipeline.cancellation import Cancellation
 from pipeline.context import Context
-from pipeline.errors import Cancelled, MachineLacks, NotAcceptable
+from pipeline.errors import Cancelled, MachineLacks, NotAcceptable, RecipeError
 from pipeline.names import Name, checked_distinct, unknown
 from pipeline.progress import Progress
 from pipeline.stage import Stage
@@ -132,6 +132,9 @@ class Build(Stage):
         return {"not_built_here": {name: why for name, why in self._lacks().items() if why is not None}}
 
     def require(self) -> None:
+        for name, settings in self.targets.items():
+            if (mistake := ENGINES[settings.runtime].why_refused(settings.target(name, 1))) is not None:
+                raise RecipeError(f"[build.targets.{name}] {mistake}")
         for name, why in self._lacks().items():
             if why is not None and not self.targets[name].optional:
                 raise MachineLacks(f"[build.targets.{name}] {why} (or set optional = true)")

@@ -95,6 +95,7 @@ class WriteReport(Stage):
             versions={"edgestill": version("edgestill"), **versions},
             machine=measured["machine"],
             created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+            command=context.command,
             seed=context.seed,
         )
 
