@@ -1,6 +1,6 @@
 """The built-in recipe as a user runs it: seconds a stage, accuracy, latency, a second run, two folders byte by byte.
 
-    python benchmarks/main_job.py
+    .venv/bin/python benchmarks/main_job.py
 
 Runs `edgestill run digits` twice in fresh folders (about two minutes in all) and prints Markdown.
 """
@@ -74,6 +74,12 @@ def _tables(document: dict[str, Any], seconds: float) -> Iterator[str]:
         found = step["accuracy"]
         parameters = f"{step['parameters']:,}" if step["parameters"] else ""
         yield f"| {step['label']} | {parameters} | {found['value']:.2%} | {found['low']:.2%} to {found['high']:.2%} |"
+    yield "\n| CPU engine | p50, ms |\n|---|---|"
+    for engine in report["engines"]:
+        if engine["latency"]:
+            sizes = " / ".join(str(latency["batch_size"]) for latency in engine["latency"])
+            times = " / ".join(f"{latency['p50_ms']:.3g}" for latency in engine["latency"])
+            yield f"| {engine['precision']}, batch {sizes} | {times} |"
     yield "\n| INT8 over FP32 on the CPU | ratio of p50 | 95 % interval | |\n|---|---|---|---|"
     for engine in report["engines"]:
         for latency in engine["latency"]:

@@ -19,12 +19,10 @@ class Family:
     """Weights are signed symmetric per output channel, in [-weight_limit, weight_limit]."""
     int32_bias: bool
     """True: biases are INT32 with scale s_x * s_w. False: they stay float."""
-    quantizes_downsampled_skip: bool
-    """Whether the convolution on a skip gets a Q of its own before the residual add reads it."""
-    reason: str
+    quantizes_downsampled_skip: bool = True
+    """Whether the convolution on a skip gets a Q of its own before the residual add reads it; the rules `cpu` give one
+    to every convolution."""
 
-
-_TENSORRT_REASON = "TensorRT refuses zero-points, UINT8 scaled for 255 levels and an INT32 bias behind DequantizeLinear"
 
 FAMILY: dict[str, Family] = {
     family.name: family
@@ -32,12 +30,10 @@ FAMILY: dict[str, Family] = {
         Family(
             name="cpu-vnni",
             rules="cpu",
-            activation_dtype="uint8",
+            activation_dtype="uint8",  # vpdpbusd multiplies unsigned by signed
             symmetric_activations=False,
-            weight_limit=127,
+            weight_limit=127,  # ... and, unlike vpmaddubsw, does not saturate
             int32_bias=True,
-            quantizes_downsampled_skip=True,  # every convolution has a Q on its output
-            reason="vpdpbusd multiplies unsigned activations by signed weights without saturating",
         ),
         Family(
             name="cpu-avx2",
@@ -46,38 +42,32 @@ FAMILY: dict[str, Family] = {
             symmetric_activations=False,
             weight_limit=64,  # vpmaddubsw adds two u8 x s8 products in INT16: 2 * 255 * 64 = 32,640 still fits
             int32_bias=True,
-            quantizes_downsampled_skip=True,  # every convolution has a Q on its output
-            reason="without VNNI, vpmaddubsw saturates in INT16 unless weights have 7 bits",
         ),
         Family(
             name="cpu-arm64",
             rules="cpu",
-            activation_dtype="int8",
+            activation_dtype="int8",  # sdot and smmla multiply signed by signed
             symmetric_activations=False,
             weight_limit=127,
             int32_bias=True,
-            quantizes_downsampled_skip=True,  # every convolution has a Q on its output
-            reason="sdot and smmla multiply signed by signed",
         ),
         Family(
             name="tensorrt",
             rules="tensorrt",
-            activation_dtype="int8",
-            symmetric_activations=True,
+            activation_dtype="int8",  # TensorRT refuses UINT8 scaled for 255 levels
+            symmetric_activations=True,  # TensorRT refuses zero-points
             weight_limit=127,
-            int32_bias=False,
+            int32_bias=False,  # TensorRT refuses an INT32 bias behind DequantizeLinear
             quantizes_downsampled_skip=True,  # NVIDIA, "Q/DQ placement recommendations": INT8 into the fused add
-            reason=_TENSORRT_REASON,
         ),
         Family(
             name="tensorrt-rtx",
             rules="tensorrt",
-            activation_dtype="int8",
-            symmetric_activations=True,
+            activation_dtype="int8",  # TensorRT refuses UINT8 scaled for 255 levels
+            symmetric_activations=True,  # TensorRT refuses zero-points
             weight_limit=127,
-            int32_bias=False,
+            int32_bias=False,  # TensorRT refuses an INT32 bias behind DequantizeLinear
             quantizes_downsampled_skip=False,  # built both ways with 1.7: the same kernels, the same bytes
-            reason=_TENSORRT_REASON,
         ),
     )
 }

@@ -11,6 +11,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from calibration.errors import CalibrationError, GraphRefused
 from calibration.graph import SATURATING_OPERATORS, Graph
+from calibration.names import FreshNames
 from calibration.prepare import opset_of
 from calibration.ranges import Ranges
 
@@ -124,7 +125,7 @@ class _Converter:
         self._initializers: dict[str, TensorProto] = {}
         self._type: dict[str, int] = dict.fromkeys(self._graph.inputs, _FLOAT)  # of float tensors in the new graph
         self._casts: dict[tuple[str, int], str] = {}
-        self._taken = {name for node in model.graph.node for name in (*node.input, *node.output, node.name)}
+        self._names = FreshNames(model)
 
     def converted(self) -> ModelProto:
         for node in self._graph.nodes:
@@ -171,7 +172,7 @@ class _Converter:
         if self._type.get(name, _FLOAT) == wanted:
             return name
         if (name, wanted) not in self._casts:
-            cast = self._name(f"{name}_float{16 if wanted == _HALF else 32}")
+            cast = self._names.like(f"{name}_float{16 if wanted == _HALF else 32}")
             self._nodes.append(self._cast_node(name, cast, wanted))
             self._casts[name, wanted] = cast
         return self._casts[name, wanted]
@@ -181,7 +182,7 @@ class _Converter:
             self._initializers.setdefault(name, self._graph.initializers[name])
             return name
         if (name, wanted) not in self._casts:
-            half = self._casts[name, wanted] = self._name(f"{name}_float16")
+            half = self._casts[name, wanted] = self._names.like(f"{name}_float16")
             values = self._graph.constant(name).astype(np.float16)
             self._initializers[half] = numpy_helper.from_array(values, half)
         return self._casts[name, wanted]
@@ -195,21 +196,14 @@ class _Converter:
             written = _FLOAT if position in float_outputs else wanted
             self._type[name] = written
             if written == _HALF and name in self._graph.outputs:
-                node.output[position] = self._name(f"{name}_float16")
+                node.output[position] = self._names.like(f"{name}_float16")
                 renamed.append((node.output[position], name))
                 self._type[name] = _FLOAT
                 self._casts[name, _HALF] = node.output[position]
         return renamed
 
     def _cast_node(self, source: str, target: str, to: int) -> NodeProto:
-        return helper.make_node("Cast", [source], [target], name=self._name(f"Cast_{target}"), to=to)
-
-    def _name(self, wanted: str) -> str:
-        name, number = wanted, 2
-        while name in self._taken:
-            name, number = f"{wanted}_{number}", number + 1
-        self._taken.add(name)
-        return name
+        return helper.make_node("Cast", [source], [target], name=self._names.like(f"Cast_{target}"), to=to)
 
 
 def _mend_attributes(node: NodeProto) -> None:

@@ -10,10 +10,7 @@ from calibration.sites import (
     PASS_THROUGH_OPERATORS,
     Operands,
     Sites,
-    Weight,
     bias_of,
-    edges_of,
-    is_head,
     operands_of,
 )
 
@@ -38,18 +35,12 @@ def _place_compute(graph: Graph, sites: Sites, node: NodeProto) -> None:
     operands = operands_of(graph, node)
     if isinstance(operands, str):
         sites.refuse(node, operands)
-    elif is_head(graph, node):
-        sites.refuse(node, "output head: rounding here reaches the answer directly, and it costs little in float")
     else:
         _quantize_compute(graph, sites, node, operands)
 
 
 def _quantize_compute(graph: Graph, sites: Sites, node: NodeProto, operands: Operands) -> None:
-    for edge in edges_of(node, operands.activations):
-        sites.read_dequantized(node.input[edge.position], [edge])
-    if operands.weight_axis is not None:
-        bias = bias_of(graph, node)
-        sites.weights.append(Weight(node.input[1], node.name, operands.weight_axis, node.input[0], bias))
+    sites.read_operands_dequantized(node, operands, bias_of(graph, node))
     if node.op_type == "Conv":
         sites.read_dequantized(graph.tail(node), [])  # without a Q on its output a convolution stays float
         sites.accept(node, "8 bits in and out: QLinearConv, with the Relu or Clip behind it")

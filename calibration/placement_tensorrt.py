@@ -9,7 +9,7 @@ from onnx import NodeProto
 from calibration.families import Family
 from calibration.graph import Edge, Graph
 from calibration.prepare import COMPUTE_OPERATORS
-from calibration.sites import Operands, Sites, Weight, edges_of, is_head, operands_of
+from calibration.sites import Sites, operands_of
 
 _LEAST_PRODUCT_SIZE = 16
 """INT8 tensor cores multiply tiles of 16; a smaller product is padded and loses to float."""
@@ -40,20 +40,11 @@ def _place_compute(graph: Graph, sites: Sites, node: NodeProto) -> None:
     operands = operands_of(graph, node)
     if isinstance(operands, str):
         sites.refuse(node, operands)
-    elif is_head(graph, node):
-        sites.refuse(node, "output head: rounding here reaches the answer directly, and it costs little in float")
     elif (small := _small_dimension(graph, node)) is not None:
         sites.refuse(node, f"a product with a dimension of {small}, below {_LEAST_PRODUCT_SIZE}: INT8 would be padded")
     else:
-        _quantize(sites, node, operands)
-
-
-def _quantize(sites: Sites, node: NodeProto, operands: Operands) -> None:
-    for edge in edges_of(node, operands.activations):
-        sites.read_dequantized(node.input[edge.position], [edge])
-    if operands.weight_axis is not None:
-        sites.weights.append(Weight(node.input[1], node.name, operands.weight_axis, node.input[0], None))
-    sites.accept(node, "both operands in INT8")
+        sites.read_operands_dequantized(node, operands)
+        sites.accept(node, "both operands in INT8")
 
 
 def _small_dimension(graph: Graph, node: NodeProto) -> int | None:

@@ -13,6 +13,7 @@ from calibration.errors import GraphRefused
 from calibration.families import FAMILY, Family
 from calibration.graph import Graph
 from calibration.method import Range
+from calibration.names import FreshNames
 from calibration.placement import Activation, Placement, Weight
 from calibration.ranges import Ranges
 
@@ -96,7 +97,7 @@ class _Rewriter:
         self._heads: dict[str, list[NodeProto]] = {}  # nodes that follow the one that writes a tensor
         self._leads: dict[str, list[NodeProto]] = {}  # nodes that go before a node
         self._inputs: dict[tuple[str, int], str] = {}  # what a node reads instead
-        self._taken = {name for node in model.graph.node for name in (*node.input, *node.output, node.name)}
+        self._names = FreshNames(model)
 
     def rewritten(self) -> ModelProto:
         for activation in self._placement.activations:
@@ -120,7 +121,7 @@ class _Rewriter:
         dtype = np.dtype(self._family.activation_dtype)
         scale = self._constant(f"{tensor}_scale", np.array(grid.scale, np.float32))
         zero_point = self._constant(f"{tensor}_zero_point", np.array(grid.zero_point, dtype))
-        quantized, dequantized = self._name(f"{tensor}_quantized"), self._name(f"{tensor}_dequantized")
+        quantized, dequantized = self._names.like(f"{tensor}_quantized"), self._names.like(f"{tensor}_dequantized")
         self._heads[tensor] = [
             self._node("QuantizeLinear", [tensor, scale, zero_point], quantized),
             self._node("DequantizeLinear", [quantized, scale, zero_point], dequantized),
@@ -158,7 +159,7 @@ class _Rewriter:
         stored = self._constant(f"{tensor}_quantized", integers)
         scale = self._constant(f"{tensor}_scale", scales)
         zero_point = self._constant(f"{tensor}_zero_point", np.zeros(scales.shape, integers.dtype))
-        output = self._name(f"{tensor}_dequantized")
+        output = self._names.like(f"{tensor}_dequantized")
         node = self._node("DequantizeLinear", [stored, scale, zero_point], output)
         node.attribute.append(helper.make_attribute("axis", axis))
         self._leads.setdefault(reader[0], []).append(node)
@@ -182,16 +183,9 @@ class _Rewriter:
         result.graph.initializer.extend([*kept, *self._new_initializers])
 
     def _constant(self, name: str, values: NDArray[np.generic]) -> str:
-        unique = self._name(name)
+        unique = self._names.like(name)
         self._new_initializers.append(numpy_helper.from_array(values, unique))
         return unique
 
     def _node(self, operator: str, inputs: list[str], output: str) -> NodeProto:
-        return helper.make_node(operator, inputs, [output], name=self._name(f"{operator}_{output}"))
-
-    def _name(self, wanted: str) -> str:
-        name, number = wanted, 2
-        while name in self._taken:
-            name, number = f"{wanted}_{number}", number + 1
-        self._taken.add(name)
-        return name
+        return helper.make_node(operator, inputs, [output], name=self._names.like(f"{operator}_{output}"))

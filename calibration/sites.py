@@ -60,6 +60,13 @@ class Sites:
     def is_quantized(self, node: NodeProto) -> bool:
         return self.reasons.get(node.name, (False, ""))[0]
 
+    def read_operands_dequantized(self, node: NodeProto, operands: Operands, bias: str | None = None) -> None:
+        """Gives the node's activations a Q/DQ pair each, and stores its constant operand as INT8."""
+        for position in operands.activations:
+            self.read_dequantized(node.input[position], [Edge(node, position)])
+        if operands.weight_axis is not None:
+            self.weights.append(Weight(node.input[1], node.name, operands.weight_axis, node.input[0], bias))
+
     def read_dequantized(self, tensor: str, edges: list[Edge], range_from: str | None = None) -> None:
         """Gives the tensor a Q/DQ pair, whose output the edges read."""
         before = self.activations.get(tensor)
@@ -104,6 +111,14 @@ _UNARY_OPERATORS = PASS_THROUGH_OPERATORS | {
 
 
 def operands_of(graph: Graph, node: NodeProto) -> Operands | str:
+    """What the node multiplies, or the reason why it stays in float whatever the runtime."""
+    operands = _int8_operands(graph, node)
+    if isinstance(operands, Operands) and _is_head(graph, node):
+        return "output head: rounding here reaches the answer directly, and it costs little in float"
+    return operands
+
+
+def _int8_operands(graph: Graph, node: NodeProto) -> Operands | str:
     """What the node multiplies, or the reason why no runtime takes it in INT8."""
     if not all(graph.is_float(name) for name in node.input[:2]):
         return "its operands are not float32"
@@ -128,7 +143,7 @@ def _gemm_operands(graph: Graph, node: NodeProto) -> Operands | str:
     return Operands((0,), 0 if attribute(node, "transB", 0) else 1)
 
 
-def is_head(graph: Graph, node: NodeProto) -> bool:
+def _is_head(graph: Graph, node: NodeProto) -> bool:
     """Whether the node's result becomes a graph output with nothing but element-wise work on one tensor between."""
     tensor = node.output[0]
     while tensor not in graph.outputs:
@@ -139,11 +154,6 @@ def is_head(graph: Graph, node: NodeProto) -> bool:
             return False
         tensor = reader.output[0]
     return True
-
-
-def edges_of(node: NodeProto, positions: tuple[int, ...]) -> list[Edge]:
-    """Inputs of a node by position."""
-    return [Edge(node, position) for position in positions]
 
 
 def bias_of(graph: Graph, node: NodeProto) -> str | None:

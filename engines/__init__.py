@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from engines.base import Engine
+from engines.base import PRECISIONS, Engine
 from engines.onnxruntime import OnnxRuntime
 from engines.tensorrt import TensorRT, TensorRTRTX
+
+__all__ = ["ENGINES", "PRECISIONS"]
 
 ENGINES: dict[str, Engine] = {
     "onnxruntime": OnnxRuntime(),
     "tensorrt": TensorRT(),
     "tensorrt-rtx": TensorRTRTX(),
 }
-
-PRECISIONS = ("fp32", "fp16", "int8")
-"""What a target may be asked for, the reference first."""

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 Arrays = Mapping[str, "NDArray[np.generic]"]
 """Tensors by name, batch first."""
 
+PRECISIONS = ("fp32", "fp16", "int8")
+"""What a target may be asked for, the reference first."""
+
 StepDone = Callable[[str, int, int], bool]
 """Called with (phase, steps done, steps in all); returns False to cancel the work."""
 
@@ -62,7 +65,7 @@ class Target:
     runtime: str
     """A key of `engines.ENGINES`: onnxruntime, tensorrt, tensorrt-rtx."""
     precisions: tuple[str, ...] = ("fp32",)
-    """Of `fp32`, `fp16`, `int8`; precision itself lives in the graph."""
+    """Of `PRECISIONS`; precision itself lives in the graph."""
     compute_capabilities: tuple[str, ...] = ()
     """Such as `8.6`; empty: portable (TensorRT-RTX) or the GPU at hand (TensorRT)."""
     batch: BatchProfile = field(default_factory=BatchProfile)
@@ -71,6 +74,12 @@ class Target:
     workspace_bytes: int | None = None
     """Scratch memory that a TensorRT engine may take; None: the runtime's default."""
     optional: bool = False
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Target:
+        """What `dataclasses.asdict` made of a target, read back from JSON."""
+        tuples = {name: tuple(document[name]) for name in ("precisions", "compute_capabilities")}
+        return cls(**{**document, **tuples, "batch": BatchProfile(**document["batch"])})
 
 
 @dataclass(frozen=True)

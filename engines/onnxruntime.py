@@ -25,6 +25,7 @@ from engines.base import (
     Target,
     verified_bytes,
 )
+from engines.files import replacing
 from engines.onnxruntime_session import PROVIDER, OnnxRuntimeSession, imported, inference_session, reason, tensor_info
 from engines.optimized_graph import expose_tensors, realized_layers
 
@@ -72,19 +73,14 @@ class OnnxRuntime(Engine):
             raise BuildFailed(_fp16_refused() if precision == "fp16" else _unknown_precision(precision))
         _require("onnxruntime", "onnx")
         started = time.perf_counter()
-        partial = to.with_name(f".{to.name}.{os.getpid()}.partial")
-        try:
-            _go_on(on_step, graph, "optimize", 0)
-            source = _loaded(graph)
-            partial.touch()  # a folder that cannot be written to is no refusal of the graph
+        _go_on(on_step, graph, "optimize", 0)
+        source = _loaded(graph)
+        with replacing(to) as partial:
             _optimize(graph, source, partial)
             _go_on(on_step, graph, "audit", 1)
             layers = _audited(graph, source, partial)
             _go_on(on_step, graph, "save", 2)
             data = partial.read_bytes()
-            _commit(partial, to)
-        finally:
-            partial.unlink(missing_ok=True)
         return BuiltEngine(
             file=to,
             bytes=len(data),
@@ -180,20 +176,6 @@ def _version() -> str | None:
         except importlib.metadata.PackageNotFoundError:
             continue
     return str(imported().__version__)
-
-
-def _commit(partial: Path, to: Path) -> None:
-    _sync(partial)
-    partial.rename(to)
-    _sync(to.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _go_on(on_step: StepDone | None, graph: Path, phase: str, done: int) -> None:

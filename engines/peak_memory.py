@@ -1,4 +1,4 @@
-"""Peak resident memory of an engine: loaded and run once, in a process of its own."""
+"""Peak host memory of an engine: loaded and run once, in a process of its own. What lies on a GPU is not in it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from engines.base import BatchProfile, EngineError, Target
+from engines.base import EngineError, Target
 
 TIMEOUT_SECONDS = 300.0
 _STDERR_LINES = 5
@@ -23,11 +23,12 @@ def peak_memory_bytes(
     batch_size: int,
     timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> int:
-    """Peak resident memory of a process that opens the engine and runs one batch: interpreter and libraries included.
+    """Peak resident host memory of a process that opens the engine and runs one batch, interpreter and libraries
+    included. Of a GPU's engine it is the host's share alone: what a discrete GPU allocates is not counted.
 
     Raises EngineError with the end of what that process said when it fails or takes too long.
     """
-    where = f"{engine.name}: peak memory at batch size {batch_size}"
+    where = f"{engine.name}: peak host memory at batch size {batch_size}"
     request = {
         "runtime": runtime,
         "engine": str(engine.absolute()),
@@ -50,7 +51,7 @@ def peak_memory_bytes(
     if child.returncode != 0:
         said = " | ".join(child.stderr.strip().splitlines()[-_STDERR_LINES:]) or "it said nothing"
         raise EngineError(f"{where}: the process that loads it ended with {child.returncode}: {said}")
-    return int(json.loads(child.stdout.splitlines()[-1])["peak_memory_bytes"])
+    return int(json.loads(child.stdout.splitlines()[-1])["peak_host_memory_bytes"])
 
 
 def high_water_mark_bytes(status: Path = Path("/proc/self/status")) -> int:
@@ -67,27 +68,21 @@ def main() -> int:
     from engines.feeds import random_feeds
 
     request = json.loads(sys.argv[1])
-    target = _target(request["target"])
+    target = Target.from_json(request["target"])
     try:
         with ENGINES[request["runtime"]].open(Path(request["engine"]), request["sha256"], target) as session:
             session.run(random_feeds(session.inputs, request["batch_size"], seed=0))
-            peak_bytes = high_water_mark_bytes()
+            peak_host_bytes = high_water_mark_bytes()
     except EngineError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    sys.stdout.write(json.dumps({"peak_memory_bytes": peak_bytes}) + "\n")
+    sys.stdout.write(json.dumps({"peak_host_memory_bytes": peak_host_bytes}) + "\n")
     return 0
 
 
 def _import_path() -> str:
     """What this process imports from, so that the child finds the same engines and the same runtimes."""
     return os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
-
-
-def _target(fields: dict[str, object]) -> Target:
-    batch = fields.pop("batch")
-    lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
-    return Target(**{**fields, **lists, "batch": BatchProfile(**batch)})  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

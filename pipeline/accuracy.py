@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,13 @@ from pipeline.context import Context
 from pipeline.data import Dataset
 from pipeline.distillation.trainer import predictions
 from pipeline.exporter import INPUT
-from pipeline.parity import reference_outputs
+from pipeline.parity import ReferenceSession
 from pipeline.weights import load_network
 
 BATCH_SIZE = 64
+
+Run = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
+"""Inputs by name -> outputs by name."""
 
 
 @dataclass(frozen=True)
@@ -54,20 +57,22 @@ class TestSplit:
 
     def of_graph(self, inputs: Artifacts) -> Predictions:
         """The exported graph as it is written, in onnxruntime without optimization."""
-        return self._batched(
-            lambda feeds: reference_outputs(inputs[Graph].model, feeds, self._context.threads), BATCH_SIZE
-        )
+        reference = ReferenceSession(inputs[Graph].model, self._context.threads)
+        return self._batched(reference.run, BATCH_SIZE)
 
-    def of_session(self, session: Session, largest_batch: int) -> Predictions:
-        """An engine that runs here."""
-        return self._batched(session.run, min(BATCH_SIZE, largest_batch))
+    def of_session(self, session: Session, smallest_batch: int, largest_batch: int) -> Predictions:
+        """An engine that runs here, in batches that its profile takes."""
+        return self._batched(session.run, max(min(BATCH_SIZE, largest_batch), smallest_batch), smallest_batch)
 
-    def _batched(self, run: Any, batch_size: int) -> Predictions:
+    def _batched(self, run: Run, batch_size: int, smallest_batch: int = 1) -> Predictions:
         parts = []
         for start in range(0, len(self.indices), batch_size):
             self._context.cancellation.check()
-            feeds: Mapping[str, Any] = {INPUT: self.dataset.images(self.indices[start : start + batch_size])}
-            parts.append(run(feeds)[self._context.task.outputs[0]])
+            part = self.indices[start : start + batch_size]
+            # The last batch may be smaller than the engine takes: it is filled by repetition, which is cut off again.
+            filled = np.resize(part, max(len(part), smallest_batch))
+            outputs = run({INPUT: self.dataset.images(filled)})[self._context.task.outputs[0]]
+            parts.append(outputs[: len(part)])
         return self._judged(np.concatenate(parts))
 
     def _judged(self, outputs: NDArray[Any]) -> Predictions:

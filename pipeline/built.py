@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from engines.base import BatchProfile, Target
+from engines.base import Target
 from pipeline.artifact import Engines
 
 
@@ -39,21 +39,9 @@ def built_records(engines: Engines) -> tuple[BuiltRecord, ...]:
     return tuple(_record(entry) for entry in engines.json("engines.json"))
 
 
-def target_from_json(document: dict[str, Any]) -> Target:
-    """What `asdict` made of a target."""
-    return Target(
-        **{
-            **document,
-            "precisions": tuple(document["precisions"]),
-            "compute_capabilities": tuple(document["compute_capabilities"]),
-            "batch": BatchProfile(**document["batch"]),
-        }
-    )
-
-
 def _record(entry: dict[str, Any]) -> BuiltRecord:
     return BuiltRecord(
-        target=target_from_json(entry["target"]),
+        target=Target.from_json(entry["target"]),
         precision=entry["precision"],
         state=entry["state"],
         reason=entry["reason"],

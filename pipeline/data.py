@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pipeline.artifact import Splits
+from pipeline.context import Context
 from pipeline.errors import IntegrityError, RecipeError
 from pipeline.preprocess import Preprocess
 from pipeline.samples import ImageFolder, Samples, digits, digits_file, from_factory, npz
@@ -131,6 +132,12 @@ class Dataset:
         if len(self.records) * image.nbytes <= KEPT_BYTES:
             self._kept[index] = image
         return image
+
+
+def network_interface(splits: Splits, context: Context) -> tuple[tuple[int, int, int], int]:
+    """(channels, height, width) that a network takes, and the length of its output for one image."""
+    channels, height, width = splits.json("preprocess.json")["shape"]
+    return (channels, height, width), context.task.output_size(len(splits.json("classes.json")))
 
 
 def open_dataset(splits: Splits, recipe_folder: Path) -> Dataset:

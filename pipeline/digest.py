@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,20 @@ def sha256_of_value(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def _files_below(folder: Path) -> list[Path]:
+    """Every file that can be reached, through links to folders too, each folder once."""
+    files: list[Path] = []
+    seen: set[str] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        files += [path for name in names if (path := Path(parent) / name).is_file()]
+    return sorted(files)
+
+
 class UserFileDigests:
     """Digests of the user's own files. Artifacts never come here: they are hashed at every read."""
 
@@ -41,8 +56,7 @@ class UserFileDigests:
     def of(self, path: Path) -> str:
         """Digest of a file's bytes, or of the names and bytes of a folder's files."""
         if path.is_dir():
-            files = sorted(each for each in path.rglob("*") if each.is_file())
-            return sha256_of_value({str(each.relative_to(path)): self._of_file(each) for each in files})
+            return sha256_of_value({str(each.relative_to(path)): self._of_file(each) for each in _files_below(path)})
         return self._of_file(path)
 
     def of_all(self, files: Mapping[str, Path]) -> dict[str, str]:

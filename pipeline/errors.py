@@ -65,3 +65,10 @@ class Cancelled(EdgestillError):
     def __init__(self, signal_number: int) -> None:
         super().__init__("cancelled; run the same command again to resume")
         self.signal_number = signal_number
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch's says so: on a CPU it is a plain RuntimeError."""
+    return isinstance(error, MemoryError) or any(
+        sign in str(error).lower() for sign in ("out of memory", "can't allocate memory")
+    )

@@ -49,6 +49,12 @@ def exported(network: nn.Module, shape: Sequence[int], outputs: Sequence[str], o
     found = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
     if found != opset:
         raise NotAcceptable(f"opset {opset} was asked for and the exporter wrote {found}; set [export] opset = {found}")
+    batch = model.graph.input[0].type.tensor_type.shape.dim[0]
+    if not batch.dim_param:
+        raise NotAcceptable(
+            f"the exported graph takes batches of {batch.dim_value} alone: the network turns its batch size into a "
+            "number, as len(x) and int(x.shape[0]) do; use x.flatten(1) or x.reshape(x.shape[0], -1)"
+        )
     if model.ByteSize() > LARGEST_FILE_BYTES:
         raise NotAcceptable(f"the graph has {model.ByteSize():,} bytes; one file holds {LARGEST_FILE_BYTES:,}")
     return model

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.reporting.result import EngineResult, Estimate, GateResult, Latency
+
+Sense = Literal["at least", "at most"]
 
 
 class Gates(BaseModel):
@@ -35,17 +37,21 @@ def gate_results(gates: Gates, engines: Sequence[EngineResult]) -> tuple[GateRes
         if limit is None:
             continue
         judged = [result for engine in measured for result in found(engine, limit)]
-        results += judged or [
-            GateResult(
-                name=name,
-                limit=limit,
-                sense="at most" if name.startswith("latency") else "at least",
-                state="inconclusive",
-                subject="every engine",
-                detail="no engine that it applies to was measured here",
-            )
-        ]
+        nowhere = _undecided(name, limit, "every engine", "no engine that it applies to was measured here")
+        results += judged or [nowhere]
     return tuple(results)
+
+
+def _undecided(name: str, limit: float, subject: str, why: str) -> GateResult:
+    sense: Sense = "at most" if name.startswith("latency") else "at least"
+    return GateResult(name=name, limit=limit, sense=sense, state="inconclusive", subject=subject, detail=why)
+
+
+def _without_reference(name: str, limit: float, engine: EngineResult) -> Iterator[GateResult]:
+    """A ratio to FP32 that cannot be formed is not a limit that was met."""
+    if engine.precision != "fp32":
+        why = "its FP32 engine was not measured beside it: add 'fp32' to the target's precisions"
+        yield _undecided(name, limit, _name(engine), why)
 
 
 def _accuracy(engine: EngineResult, limit: float) -> Iterator[GateResult]:
@@ -56,12 +62,16 @@ def _accuracy(engine: EngineResult, limit: float) -> Iterator[GateResult]:
 def _accuracy_ratio(engine: EngineResult, limit: float) -> Iterator[GateResult]:
     if engine.accuracy_ratio_to_fp32 is not None:
         yield _at_least("accuracy_ratio_to_fp32", limit, engine.accuracy_ratio_to_fp32, _name(engine))
+    else:
+        yield from _without_reference("accuracy_ratio_to_fp32", limit, engine)
 
 
 def _latency_ratio(engine: EngineResult, limit: float) -> Iterator[GateResult]:
-    for latency in engine.latency:
-        if latency.ratio_to_fp32 is not None:
-            yield _at_most(latency, latency.ratio_to_fp32, limit, _name(engine))
+    found = [(latency, latency.ratio_to_fp32) for latency in engine.latency if latency.ratio_to_fp32 is not None]
+    for latency, ratio in found:
+        yield _at_most(latency, ratio, limit, _name(engine))
+    if not found:
+        yield from _without_reference("latency_ratio_to_fp32", limit, engine)
 
 
 def _at_least(name: str, limit: float, found: Estimate, subject: str) -> GateResult:

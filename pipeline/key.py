@@ -27,6 +27,7 @@ def key_parts(stage: Stage, recipe: Recipe, inputs: Mapping[str, str], digests: 
         "files": digests.of_all(stage.files(recipe.folder)),
         "tools": {tool: _version(tool) for tool in stage.tools},
         "surroundings": dict(stage.surroundings()),
+        **({"recipe": [recipe.name, recipe.source]} if stage.names_recipe else {}),
     }
 
 
@@ -35,6 +36,9 @@ def changes(before: Any, now: Any, where: str = "") -> Iterator[str]:
     if isinstance(before, dict) and isinstance(now, dict):
         for name in sorted({*before, *now}):
             yield from changes(before.get(name), now.get(name), f"{where}.{name}" if where else name)
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        for index, (old, new) in enumerate(zip(before, now, strict=True)):
+            yield from changes(old, new, f"{where}[{index}]")
     elif before != now:
         yield f"{where}: {_short(before)} -> {_short(now)}"
 

@@ -69,8 +69,8 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def verified_manifest(folder: Path, key: str) -> Manifest:
-    """The manifest of a folder whose files are exactly those it lists, made for `key`.
+def verified_manifest(folder: Path, key: str, besides: str | None = None) -> Manifest:
+    """The manifest of a folder whose files are exactly those it lists, made for `key`; `besides` is a folder of others.
 
     Raises IntegrityError naming the first file that is not as it was recorded.
     """
@@ -81,6 +81,7 @@ def verified_manifest(folder: Path, key: str) -> Manifest:
         found = outputs_of(folder)
     except OSError as error:
         raise IntegrityError(f"{error.filename or folder}: cannot be read ({error.strerror}); {MEND}") from error
+    found = {path: output for path, output in found.items() if besides is None or not path.startswith(f"{besides}/")}
     for path in sorted({*found, *manifest.outputs}):
         expected = manifest.outputs.get(path)
         if expected is None:

@@ -120,20 +120,24 @@ def make_model(model: Residual | Plain | UserModel, shape: Shape, outputs: int, 
     except RuntimeError as error:  # torch's own for memory that it cannot get
         raise RecipeError(f"model {name}: cannot be made ({_first_line(error)}); use smaller widths") from error
     was_training = network.training
-    try:
-        with torch.inference_mode():
-            found = network.eval()(torch.zeros((2, *shape)))
-    except Exception as error:  # a network of the user's may raise anything
-        place = f" ({line_in(error, path_of(model.file, recipe_folder))})" if isinstance(model, UserModel) else ""
-        raise RecipeError(
-            f"model {name}: does not take images of shape {shape}: {type(error).__name__}: {_first_line(error)}{place}"
-        ) from error
+    # Two sizes: a network that has one batch size written into it takes only one of them.
+    for batch_size in (2, 3):
+        try:
+            with torch.inference_mode():
+                found = network.eval()(torch.zeros((batch_size, *shape)))
+        except Exception as error:  # a network of the user's may raise anything
+            place = f" ({line_in(error, path_of(model.file, recipe_folder))})" if isinstance(model, UserModel) else ""
+            raise RecipeError(
+                f"model {name}: does not take {batch_size} images of shape {shape}: {type(error).__name__}: "
+                f"{_first_line(error)}{place}"
+            ) from error
+        if not isinstance(found, torch.Tensor) or tuple(found.shape) != (batch_size, outputs):
+            shown = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+            raise RecipeError(
+                f"model {name}: gives {shown} for {batch_size} images; the data has {outputs} classes, so it must give "
+                f"({batch_size}, {outputs})"
+            )
     network.train(was_training)
-    if not isinstance(found, torch.Tensor) or tuple(found.shape) != (2, outputs):
-        shown = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
-        raise RecipeError(
-            f"model {name}: gives {shown} for 2 images; the data has {outputs} classes, so it must give (2, {outputs})"
-        )
     return network
 
 

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from calibration import FAMILIES, METHODS
 from calibration.errors import CalibrationError, GraphRefused, PoisonedData
 from engines.machine import cpu_family
 from pipeline.cancellation import Cancellation
+from pipeline.engine_errors import engine_errors_explained
 from pipeline.errors import DataRejected, NotAcceptable
+from pipeline.names import unknown
 from pipeline.progress import Progress
 
 if TYPE_CHECKING:
@@ -21,6 +24,18 @@ if TYPE_CHECKING:
     from calibration.ranges import Ranges
     from calibration.statistics import Sketches
 
+PLACEMENT = "placement.json"
+
+
+@dataclass(frozen=True)
+class Float16:
+    """The FP16 graph, or why there is none."""
+
+    model: onnx.ModelProto | None
+    kept_in_float32: Mapping[str, str]
+    """Nodes of it that stay FP32, each with its reason."""
+    why_none: str | None = None
+
 
 @dataclass(frozen=True)
 class Quantized:
@@ -30,15 +45,31 @@ class Quantized:
     ranges: Ranges
     int8: Mapping[str, onnx.ModelProto]
     """By family as it was asked for."""
-    float16: onnx.ModelProto
-    kept_in_float32: Mapping[str, str]
-    """Nodes of the FP16 graph that stay FP32, each with its reason."""
+    float16: Float16
     placements: Mapping[str, Placement]
 
 
 def resolved_family(family: str) -> str:
     """`cpu` is this machine's."""
-    return cpu_family() if family == "cpu" else family
+    if family != "cpu":
+        return family
+    with engine_errors_explained("family 'cpu'"):
+        return cpu_family()
+
+
+def checked_method(method: str) -> str:
+    """The method; raises ValueError with the nearest right name."""
+    if method not in METHODS:
+        raise ValueError(unknown("method", method, METHODS))
+    return method
+
+
+def checked_families(families: tuple[str, ...]) -> tuple[str, ...]:
+    """The placement families, `cpu` among them; raises ValueError with the nearest right name."""
+    for family in families:
+        if family not in ("cpu", *FAMILIES):
+            raise ValueError(unknown("family", family, ("cpu", *FAMILIES)))
+    return families
 
 
 def quantized(
@@ -55,17 +86,14 @@ def quantized(
 
     Raises DataRejected for poisoned images, NotAcceptable for a graph that cannot be quantized.
     """
-    import onnx
-
     from calibration.collect import collect
-    from calibration.float16 import float16_from_float32, float32_nodes
     from calibration.placement import place
     from calibration.prepare import prepared
     from calibration.qdq import quantize
     from calibration.ranges import ranges_from_sketches
 
     try:
-        model = prepared(onnx.load(graph))
+        model = prepared(_loaded(graph))
         with progress.phase("calibrating", images) as phase:
 
             def on_batch(done: int) -> None:
@@ -78,7 +106,7 @@ def quantized(
         int8 = {family: quantize(model, ranges, placement) for family, placement in placements.items()}
         # Half precision must hold every value that was seen, whatever the INT8 method cuts off.
         extremes = ranges_from_sketches(sketches, "minmax")
-        float16, kept = float16_from_float32(model, extremes), float32_nodes(model, extremes)
+        float16 = _float16(model, extremes)
     except PoisonedData as error:
         raise DataRejected(str(error)) from error
     except GraphRefused as error:
@@ -87,7 +115,30 @@ def quantized(
         raise DataRejected(str(error)) from error
     if sketches.images != images:
         raise DataRejected(f"{sketches.images} images were calibrated, {images} were asked for")
-    return Quantized(sketches, ranges, int8, float16, kept, placements)
+    return Quantized(sketches, ranges, int8, float16, placements)
+
+
+def _loaded(graph: Path) -> onnx.ModelProto:
+    """With its weights, wherever they are."""
+    import onnx
+
+    try:
+        return onnx.load(graph)
+    except (onnx.checker.ValidationError, OSError, ValueError) as error:
+        raise NotAcceptable(
+            f"{graph}: its weights cannot be read ({error}); "
+            "files of weights lie in the graph's folder, where the export put them, and move with it"
+        ) from error
+
+
+def _float16(model: onnx.ModelProto, extremes: Ranges) -> Float16:
+    """INT8 does not need it, so a graph without a half form is no failure until FP16 is asked for."""
+    from calibration.float16 import float16_from_float32, float32_nodes
+
+    try:
+        return Float16(float16_from_float32(model, extremes), float32_nodes(model, extremes))
+    except CalibrationError as error:
+        return Float16(None, {}, f"no FP16 graph, because {str(error).strip()}")
 
 
 def model_bytes(model: onnx.ModelProto) -> bytes:
@@ -97,6 +148,7 @@ def model_bytes(model: onnx.ModelProto) -> bytes:
 
 
 def placement_document(quantized: Quantized) -> dict[str, Any]:
-    """Per family, per node: quantized or not, and why; and what stays FP32 in the FP16 graph."""
+    """Per family, per node: quantized or not, and why; what stays FP32 in the FP16 graph, or why there is none."""
     placements = {family: placement.to_json() for family, placement in quantized.placements.items()}
-    return {"families": placements, "float32_in_fp16": dict(quantized.kept_in_float32)}
+    half = quantized.float16
+    return {"families": placements, "float32_in_fp16": dict(half.kept_in_float32), "no_fp16_graph": half.why_none}

@@ -52,8 +52,8 @@ class Recipe:
     stages: tuple[Stage, ...]
     folder: Path
     """What user files' paths are relative to."""
-    given_as: str
-    """The built-in name or the path, as it was typed."""
+    source: str
+    """The built-in name, or the name of the file: where it lies is nobody else's business."""
 
     def stage(self, name: str) -> Stage | None:
         """The stage of a name, where the recipe has it."""
@@ -96,7 +96,7 @@ def recipe_from_text(text: str, folder: Path, where: str) -> Recipe:
     stages = _stages(document, mistakes)
     if mistakes or header is None:
         raise RecipeError("\n".join(f"{where}: {mistake}" for mistake in mistakes))
-    recipe = Recipe(header.name, TASKS[header.task], header.seed, header.threads, stages, folder, where)
+    recipe = Recipe(header.name, TASKS[header.task], header.seed, header.threads, stages, folder, Path(where).name)
     if mistakes := list(_missing_files(stages, folder)):
         raise RecipeError("\n".join(f"{where}: {mistake}" for mistake in mistakes))
     return recipe

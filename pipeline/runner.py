@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from engines.machine import this_machine
-from pipeline.artifact import Artifacts
+from pipeline.artifact import Artifacts, Splits
 from pipeline.cancellation import Cancellation
 from pipeline.context import Context
 from pipeline.digest import UserFileDigests, sha256_of_value
 from pipeline.errors import IntegrityError, RecipeError
 from pipeline.key import key_parts
-from pipeline.manifest import LOG, Manifest, outputs_of, verified_manifest
+from pipeline.manifest import LOG, MANIFEST, Manifest, outputs_of, verified_manifest
 from pipeline.progress import Progress
 from pipeline.recipe import Recipe
 from pipeline.selection import Selection, order_check, selected
@@ -60,9 +60,12 @@ class _Run:
         self._digests = UserFileDigests(workspace.path / DIGESTS)
         self._made: dict[str, str] = {}
         self._artifacts = Artifacts()
+        self._end = len(recipe.stages)
+        self._rehearsed = False
 
     def stages(self, first: int, end: int, selection: Selection) -> tuple[StageRun, ...]:
         runs = []
+        self._end = end
         for index, stage in enumerate(self._recipe.stages[:end]):
             self._cancellation.check()
             asked = stage.name in selection.force
@@ -77,6 +80,8 @@ class _Run:
         key = sha256_of_value(parts)
         folder = self._workspace.folder(index, stage.name, key)
         manifest, damage = (None, None) if forced else self._found(folder, key)
+        if manifest is None and not forced:
+            manifest = self._finished(index, stage, folder, key)
         ran = manifest is None
         if manifest is None:
             if before is not None:
@@ -102,9 +107,22 @@ class _Run:
             self._progress.warn(f"damaged, so it is not used: {error}")
             return None, str(error)
 
+    def _finished(self, index: int, stage: Stage, folder: Path, key: str) -> Manifest | None:
+        """A result that was whole when the run was killed, just before its commit: committed now."""
+        partial = self._workspace.partial(folder)
+        if not (partial / MANIFEST).is_file():
+            return None
+        try:
+            manifest = verified_manifest(partial, key, besides=CHECKPOINTS)
+        except IntegrityError:
+            return None
+        self._workspace.commit(partial, folder, self._workspace.link(index, stage.name))
+        return manifest
+
     def _work(self, index: int, stage: Stage, folder: Path, key: str, parts: dict[str, Any]) -> Manifest:
         self._progress.say(f"{index:02d} {stage.name}")
         partial = self._workspace.begin(folder)
+        self._rehearse(index, self._context(partial))
         started_s = time.monotonic()
         with StageMemory() as memory:
             try:
@@ -129,11 +147,19 @@ class _Run:
         self._progress.say(f"{index:02d} {stage.name}: done in {manifest.seconds:.1f} s")
         return manifest
 
+    def _rehearse(self, index: int, context: Context) -> None:
+        """Before the first stage that works on data: later ones say now what they would stumble over."""
+        if self._rehearsed or Splits not in self._artifacts:
+            return
+        self._rehearsed = True
+        for stage in self._recipe.stages[index : self._end]:
+            stage.rehearse(self._artifacts, context)
+
     def _context(self, partial: Path) -> Context:
         recipe = self._recipe
         return Context(
             name=recipe.name,
-            command=f"edgestill run {recipe.given_as}",
+            command=f"edgestill run {recipe.source}",
             task=recipe.task,
             seed=recipe.seed,
             threads=recipe.threads,

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pipeline.randomness import Stream
+
 SplitName = Literal["train", "validation", "calibration", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
@@ -35,6 +37,10 @@ class SplitShares(BaseModel):
         return tuple(getattr(self, name) for name in SPLITS)
 
 
+def _random(seed: int, label: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=[seed, Stream.SPLITS], counter=[0, 0, label, 0]))
+
+
 def split_by_content(
     digests: Sequence[str], labels: NDArray[np.int64], shares: SplitShares, seed: int
 ) -> list[SplitName]:
@@ -50,7 +56,7 @@ def split_by_content(
     split_of: dict[str, SplitName] = {}
     for label in sorted(set(label_of.values())):
         contents = sorted(digest for digest, of in label_of.items() if of == label)
-        for position in np.random.Generator(np.random.Philox(key=[seed, label])).permutation(len(contents)):
+        for position in _random(seed, label).permutation(len(contents)):
             behind = [share * (len(split_of) + 1) - got for share, got in zip(wanted, given, strict=True)]
             place = behind.index(max(behind))
             given[place] += 1

@@ -26,6 +26,9 @@ class Stage(BaseModel, ABC):
     tools: ClassVar[tuple[str, ...]] = ()
     """Distributions whose versions shape the output."""
 
+    names_recipe: ClassVar[bool] = False
+    """Whether the recipe's name and path stand in the output."""
+
     @abstractmethod
     def run(self, inputs: Artifacts, target: Path, context: Context) -> None:
         """Reads only `inputs`, writes only into `target`."""
@@ -36,6 +39,9 @@ class Stage(BaseModel, ABC):
 
     def require(self) -> None:
         """Raises MachineLacks or RecipeError, before anything runs, where the stage cannot be done on this machine."""
+
+    def rehearse(self, made: Artifacts, context: Context) -> None:
+        """Tries, once the data is there and before long work starts, what would otherwise fail after it."""
 
     def surroundings(self) -> Mapping[str, Any]:
         """What else outside the recipe shapes the output, such as the machine that is measured."""

@@ -11,8 +11,9 @@ from pydantic import TypeAdapter
 from pipeline import atomic
 from pipeline.artifact import Student, Teacher
 from pipeline.context import Context
-from pipeline.errors import NotAcceptable, RecipeError
-from pipeline.models import Model, make_model
+from pipeline.digest import sha256_of_file
+from pipeline.errors import IntegrityError, NotAcceptable, RecipeError
+from pipeline.models import Model, Plain, Residual, Shape, UserModel, make_model, model_files, parameter_count
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -40,10 +41,29 @@ def load_weights(network: nn.Module, path: Path) -> None:
     network.load_state_dict(state)
 
 
+def network_document(
+    network: nn.Module, model: Residual | Plain | UserModel, shape: Shape, outputs: int, recipe_folder: Path
+) -> dict[str, Any]:
+    """`model.json`: what it takes to make the network again, the digest of the user's file included."""
+    return {
+        "model": model.model_dump(mode="json"),
+        "files": {name: sha256_of_file(path) for name, path in model_files(model, recipe_folder).items()},
+        "shape": list(shape),
+        "outputs": outputs,
+        "parameters": parameter_count(network),
+    }
+
+
 def load_network(artifact: Teacher | Student, weights: str, context: Context) -> nn.Module:
-    """A network that an earlier stage recorded, with one of its weights files, in evaluation mode and frozen."""
+    """A network that an earlier stage recorded, with one of its weights files, in evaluation mode and frozen.
+
+    Raises IntegrityError where the user's file is no longer the one that was recorded.
+    """
     document = artifact.json("model.json")
     model = TypeAdapter[Any](Model).validate_python(document["model"])
+    for name, path in model_files(model, context.recipe_folder).items():
+        if sha256_of_file(path) != document["files"][name]:
+            raise IntegrityError(f"{path}: changed since the network was made; run again")
     network = make_model(model, tuple(document["shape"]), document["outputs"], context.recipe_folder)
     load_weights(network, artifact.path(weights))
     return network.eval().requires_grad_(False)

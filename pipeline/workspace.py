@@ -64,9 +64,13 @@ class Workspace:
         """The newest result of a stage."""
         return self.path / f"{index:02d}-{stage}"
 
+    def partial(self, folder: Path) -> Path:
+        """Where a result is written before it is committed."""
+        return folder.with_name(folder.name + ".partial")
+
     def begin(self, folder: Path) -> Path:
         """`<folder>.partial`, empty but for the checkpoints that a killed run of the same key left."""
-        partial = folder.with_name(folder.name + ".partial")
+        partial = self.partial(folder)
         prefix = folder.name[:-KEY_DIGITS]
         for other in self.path.glob(f"{prefix}*.partial"):
             if other != partial or not other.is_dir():
@@ -79,10 +83,11 @@ class Workspace:
 
     def commit(self, partial: Path, folder: Path, link: Path) -> None:
         """Synced, renamed, linked: a folder that exists is complete. The manifest is already inside."""
-        atomic.remove(partial / CHECKPOINTS)
         atomic.sync_tree(partial)
+        atomic.remove(partial / CHECKPOINTS)
         atomic.remove(folder)
         partial.rename(folder)
+        atomic.sync_folder(self.path)
         self.point(link, folder)
 
     def point(self, link: Path, folder: Path) -> None:

@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 from tiny_run import run_edgestill, write_recipe
 
+# onnxruntime reads it once, at its import, and would leave files in the home of whoever runs the tests.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:

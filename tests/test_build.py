@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import platform
+from pathlib import Path
 
 import pytest
+from small_training import context_in, recipe_in
 from tensorrt_graphs import needs_tensorrt_rtx
 
 from engines import ENGINES
-from engines.base import Target
-from pipeline.errors import MachineLacks, RecipeError
+from engines.base import EngineError, Target
+from pipeline import atomic
+from pipeline.artifact import Artifacts, Graph, Graphs
+from pipeline.errors import MachineLacks, NotAcceptable, RecipeError
+from pipeline.recipe import load_recipe
+from pipeline.stages import build as build_module
 from pipeline.stages.build import Build
+from pipeline.stages.calibrate import Calibrate
 
 WITHOUT_DRIVER = pytest.mark.skipif(
     ENGINES["tensorrt"].why_not_build(Target("here", "tensorrt")) is None, reason="this machine builds with tensorrt"
@@ -48,3 +55,53 @@ def test_an_optional_target_that_cannot_be_built_here_is_part_of_the_key_so_that
     build.require()
     why = build.surroundings()["not_built_here"]["edge"]
     assert why == ENGINES["tensorrt"].why_not_build(Target("edge", "tensorrt"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["checkpoints", "engines.json", "audit.json", "preprocess.json", "classes.json", "manifest.json", "log.txt"],
+)
+def test_a_target_is_not_called_as_a_file_of_the_engines_folder(name: str, tmp_path: Path) -> None:
+    path = recipe_in(tmp_path, ("[build.targets.cpu]", f'[build.targets."{name}"]'))
+    said = rf"\[build\] targets\.{name}: '{name}' names something else in the folder of the engines; call the target"
+    with pytest.raises(RecipeError, match=said):
+        load_recipe(str(path))
+
+
+def test_another_gpu_or_driver_builds_a_tensorrt_engine_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build_module, "compute_capability", lambda: "8.6")
+    monkeypatch.setattr(build_module, "driver_version", lambda: "12.6")
+    at_hand = stage(runtime="tensorrt", optional=True).surroundings()
+    assert at_hand["gpu"] == {"compute_capability": "8.6", "driver": "12.6"}
+    assert "gpu" not in stage(runtime="onnxruntime").surroundings()
+    assert "gpu" not in stage(runtime="tensorrt-rtx", optional=True).surroundings()
+
+
+def test_the_key_holds_the_onnxruntime_that_is_imported_whatever_its_distribution_is_called() -> None:
+    found = ENGINES["onnxruntime"].versions()
+    assert found["onnxruntime"]
+    assert stage(runtime="onnxruntime").surroundings()["onnxruntime"] == found
+    assert Calibrate().surroundings()["onnxruntime"] == found
+
+
+def test_what_writes_the_graphs_is_in_the_key() -> None:
+    assert "onnx" in Build.tools
+    assert {"onnx", "onnx-ir", "onnxscript"} <= set(Calibrate.tools)
+
+
+def test_a_cpu_that_no_placement_is_known_for_is_told_to_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    with pytest.raises(
+        NotAcceptable, match=r"family 'cpu': no INT8 placement is known for riscv64 CPUs; name a"
+    ) as caught:
+        Calibrate().surroundings()
+    assert isinstance(caught.value.__cause__, EngineError)
+
+
+@needs_tensorrt_rtx
+def test_a_target_that_asks_for_fp16_is_told_why_there_is_no_such_graph(tmp_path: Path) -> None:
+    atomic.write_json(tmp_path / "placement.json", {"no_fp16_graph": "no FP16 graph, because it holds a sequence"})
+    inputs = Artifacts([Graph(tmp_path), Graphs(tmp_path)])
+    said = r"^\[build\.targets\.edge\] no FP16 graph, because it holds a sequence; take 'fp16' out of precisions$"
+    with pytest.raises(NotAcceptable, match=said):
+        stage(runtime="tensorrt-rtx", precisions=("fp16",)).run(inputs, tmp_path, context_in(tmp_path))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,43 +9,18 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper, parser
+from own_graph import network, quantized, samples, saved, shown
 from PIL import Image
-from rich.console import Console
 
 from engines.tensorrt.engine import TensorRTRTX
 from pipeline.cancellation import Cancellation
 from pipeline.commands.build import BuildRequest, build
 from pipeline.commands.doctor import doctor
 from pipeline.commands.new import new
-from pipeline.commands.quantize import QuantizeRequest, quantize
 from pipeline.errors import DataRejected, EdgestillError, MachineLacks, NotAcceptable, RecipeError
 from pipeline.outcome import Outcome
 from pipeline.progress import QuietProgress
 from pipeline.recipe import load_recipe
-
-NETWORK = """
-<ir_version: 8, opset_import: ["" : 18]>
-own (float[N, 1, 8, 8] x) => (float[N, 3] y) {
-    c1 = Conv <pads = [1, 1, 1, 1]> (x, w1, b1)
-    r1 = Relu (c1)
-    c2 = Conv <pads = [1, 1, 1, 1]> (r1, w2, b2)
-    r2 = Relu (c2)
-    p = GlobalAveragePool (r2)
-    f = Flatten (p)
-    y = Gemm (f, w3, b3)
-}
-"""
-SHAPES = {"w1": (8, 1, 3, 3), "b1": (8,), "w2": (8, 8, 3, 3), "b2": (8,), "w3": (8, 3), "b3": (3,)}
-
-
-def network() -> onnx.ModelProto:
-    random = np.random.default_rng(0)
-    model = parser.parse_model(NETWORK)
-    model.graph.initializer.extend(
-        numpy_helper.from_array(random.normal(size=shape).astype(np.float32), name) for name, shape in SHAPES.items()
-    )
-    return model
 
 
 @pytest.fixture
@@ -56,31 +30,9 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "own.onnx"
 
 
-def samples(count: int = 20) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    return np.random.default_rng(1).normal(size=(count, 1, 8, 8)).astype(np.float32)
-
-
-def saved(path: Path, **arrays: object) -> Path:
-    np.savez(path, **arrays)  # type: ignore[arg-type]  # any array-like
-    return path
-
-
-def quantized(
-    model: Path, data: Path, *families: str, method: str = "minmax", preprocess: Path | None = None
-) -> Outcome:
-    request = QuantizeRequest(model, data, families or ("cpu",), method, preprocess, model.parent / "out", 8, 1)
-    return quantize(request, QuietProgress(), Cancellation())
-
-
 def built(model: Path, runtime: str, precision: str = "fp32", *capabilities: str, batch: str = "1:8:64") -> Outcome:
     request = BuildRequest(model, runtime, precision, capabilities, batch, None)
     return build(request, QuietProgress(), Cancellation())
-
-
-def shown(outcome: Outcome, width: int = 80) -> str:
-    stream = io.StringIO()
-    outcome.show(Console(file=stream, width=width))
-    return stream.getvalue()
 
 
 def needs_tensorrt_rtx() -> None:
@@ -221,6 +173,11 @@ def test_a_graph_that_the_runtime_refuses_leaves_nothing_behind(model: Path, run
     [
         (lambda model: built(model, "tensort"), RecipeError, "runtime 'tensort' is unknown; did you mean 'tensorrt'?"),
         (lambda model: built(model, "onnxruntime", batch="1:2"), RecipeError, "--batch 1:2: give MIN:OPT:MAX, such as"),
+        (
+            lambda model: built(model, "onnxruntime", batch="1:1:1"),
+            RecipeError,
+            "batch is for GPUs, onnxruntime runs on",
+        ),
         (lambda model: built(model, "onnxruntime", batch="8:2:1"), RecipeError, "min 8, opt 2, max 1 must rise"),
         (lambda model: built(model, "onnxruntime", "fp61"), RecipeError, "'fp61' is unknown; did you mean 'fp16'?"),
         (lambda model: built(model, "tensorrt-rtx", "fp32", "ampere"), RecipeError, "compute_capabilities"),
@@ -255,6 +212,14 @@ def test_new_writes_a_recipe_that_loads(tmp_path: Path, name: str) -> None:
     assert shown(outcome, 200) == f"wrote {path}; change it, then: edgestill run {path}\n"
     assert load_recipe(str(path)).name == name
     assert "# " in path.read_text()
+
+
+@pytest.mark.parametrize("stem", ["a" * 70, "a b", "-mine"])
+def test_new_writes_no_recipe_that_run_refuses(tmp_path: Path, stem: str) -> None:
+    path = tmp_path / f"{stem}.toml"
+    with pytest.raises(RecipeError, match=r"\.toml: names the recipe too, so take letters, .* alone, at most 64, the"):
+        new(path, "digits")
+    assert not path.exists()
 
 
 def test_new_leaves_an_existing_file_as_it_is(tmp_path: Path) -> None:

@@ -75,3 +75,15 @@ def test_two_archives_of_the_same_arrays_are_the_same_bytes(tmp_path: Path) -> N
     assert (tmp_path / "x.npz").read_bytes() == (tmp_path / "y.npz").read_bytes()
     with np.load(tmp_path / "x.npz", allow_pickle=False) as read:
         assert {name: read[name].tolist() for name in read.files} == {name: arrays[name].tolist() for name in arrays}
+
+
+def test_a_linked_folder_is_part_of_the_folder_and_a_circle_of_links_ends(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "images", tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.mkdir()
+    (elsewhere / "a.png").write_bytes(b"1")
+    (folder / "cat").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(folder)
+    before = UserFileDigests().of(folder)
+    (elsewhere / "a.png").write_bytes(b"2")
+    assert UserFileDigests().of(folder) != before

@@ -83,7 +83,10 @@ def test_what_is_recorded_is_what_was_learned(folder: Path, splits: Splits, teac
     assert metrics["baseline"]["last"] == events[3]["validation"]
     document = student.json("model.json")
     assert document["teacher_parameters"] == teacher.json("model.json")["parameters"]
-    assert document["losses"] == [{"name": "kd", "temperature": 4.0, "alpha": 0.3}]
+    assert document["losses"] == [
+        {"name": "kd", "temperature": 4.0, "alpha": 0.3, "formula": "alpha * CE + (1 - alpha) * T^2 * KL"}
+    ]
+    assert metrics["student"]["epochs"] == 2
     network = load_network(student, "student.safetensors", context_in(folder))
     assert document["parameters"] == sum(parameter.numel() for parameter in network.parameters())
 

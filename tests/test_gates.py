@@ -95,3 +95,11 @@ def test_a_limit_that_nothing_here_could_be_held_against_is_no_pass(name: str) -
     assert (result.state, result.subject) == ("inconclusive", "every engine")
     assert result.detail == "no engine that it applies to was measured here"
     assert result.sense == ("at most" if name.startswith("latency") else "at least")
+
+
+@pytest.mark.parametrize("gate", ["accuracy_ratio_to_fp32", "latency_ratio_to_fp32"])
+def test_an_engine_without_fp32_beside_it_does_not_pass_a_ratio_in_silence(gate: str) -> None:
+    alone = engine("int8", accuracy=estimate(0.9), latency=(latency(1, None),))
+    result = only(gate_results(Gates.model_validate({gate: 0.99}), [engine("fp32", accuracy=estimate(0.9)), alone]))
+    assert (result.name, result.state, result.subject) == (gate, "inconclusive", "cpu int8")
+    assert result.detail == "its FP32 engine was not measured beside it: add 'fp32' to the target's precisions"

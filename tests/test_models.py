@@ -187,13 +187,17 @@ NETWORK = "import torch\n\n\nclass Net(torch.nn.Module):\n    def forward(self, 
         ),
         (
             NETWORK.format("assert x.shape[1] == 3, 'RGB only'"),
-            "model models.py:make: does not take images of shape (1, 8, 8): "
+            "model models.py:make: does not take 2 images of shape (1, 8, 8): "
             "AssertionError: RGB only (models.py line 6)",
         ),
         (
             LINEAR.replace("64", "65"),
-            "model models.py:make: does not take images of shape (1, 8, 8): "
+            "model models.py:make: does not take 2 images of shape (1, 8, 8): "
             "RuntimeError: mat1 and mat2 shapes cannot be multiplied (2x64 and 65x3) (models.py)",
+        ),
+        (
+            NETWORK.format("return x.reshape(2, -1)[:, :3]"),
+            "model models.py:make: gives (2, 3) for 3 images; the data has 3 classes, so it must give (3, 3)",
         ),
     ],
 )

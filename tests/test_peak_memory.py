@@ -1,4 +1,4 @@
-"""Peak memory of an engine in a process of its own, for real."""
+"""Peak host memory of an engine in a process of its own, for real."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def test_a_larger_batch_takes_as_much_more_memory_as_it_has_outputs(
 
 
 def test_a_damaged_engine_is_an_error_that_says_what_the_process_said(engine: Path) -> None:
-    with pytest.raises(EngineError, match=r"engine\.onnx: peak memory at batch size 1: .* ended with 1: .*SHA-256 is"):
+    with pytest.raises(
+        EngineError, match=r"engine\.onnx: peak host memory at batch size 1: .* ended with 1: .*SHA-256 is"
+    ):
         peak_memory_bytes("onnxruntime", engine, "0" * 64, CPU, batch_size=1)
 
 

@@ -14,6 +14,7 @@ from pipeline.artifact import Artifact, Artifacts, Splits, Student, Teacher
 from pipeline.cancellation import Cancellation
 from pipeline.context import Context
 from pipeline.errors import Cancelled, DataRejected, MachineLacks, RecipeError
+from pipeline.key import changes
 from pipeline.progress import QuietProgress
 from pipeline.recipe import Recipe
 from pipeline.runner import run
@@ -230,3 +231,69 @@ def test_what_fails_because_of_a_signal_is_cancelled_and_not_failed(tmp_path: Pa
     with cancellation.listening(), pytest.raises(Cancelled) as caught:
         run(recipe(Interrupted()), Workspace(tmp_path), QuietProgress(), cancellation)
     assert caught.value.signal_number == signal.SIGINT
+
+
+def test_a_result_that_was_whole_when_the_run_was_killed_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as killed:
+
+        def die(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        killed.setattr(Workspace, "commit", die)
+        with pytest.raises(KeyboardInterrupt):
+            ran(recipe(), tmp_path)
+    (partial,) = tmp_path.glob("00-data-*.partial")
+    (partial / "checkpoints" / "left.pt").write_text("half")
+
+    assert ran(recipe(), tmp_path) == ["teacher", "distill"]
+
+    assert (tmp_path / "00-data" / "text").read_text() == "a"
+    assert not (tmp_path / "00-data" / "checkpoints").exists()
+    assert status(recipe(), Workspace(tmp_path))[0].state == "fresh"
+
+
+def test_a_result_that_was_killed_before_it_was_whole_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as killed:
+
+        def die(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        killed.setattr(Workspace, "commit", die)
+        with pytest.raises(KeyboardInterrupt):
+            ran(recipe(), tmp_path)
+    (partial,) = tmp_path.glob("00-data-*.partial")
+    (partial / "text").write_text("z")
+    assert ran(recipe(), tmp_path) == ["data", "teacher", "distill"]
+    assert (tmp_path / "00-data" / "text").read_text() == "a"
+
+
+def test_later_stages_rehearse_before_the_first_long_work_and_only_where_something_runs(tmp_path: Path) -> None:
+    @final
+    class Fussy(Stage):
+        name: ClassVar[str] = "distill"
+        version: ClassVar[int] = 1
+        needs: ClassVar[tuple[type[Artifact], ...]] = (Teacher,)
+        makes: ClassVar[type[Artifact]] = Student
+
+        def rehearse(self, made: Artifacts, context: Context) -> None:
+            del context
+            raise RecipeError(f"no student for '{made[Splits].path('text').read_text()}'")
+
+        def run(self, inputs: Artifacts, target: Path, context: Context) -> None:
+            raise AssertionError(f"{inputs} {target} {context}: it never comes so far")
+
+    with pytest.raises(RecipeError, match="no student for 'a'"):
+        ran(recipe(Write(), Upper(), Fussy()), tmp_path)
+    assert not (tmp_path / "01-teacher").exists()
+    assert ran(recipe(Write(), Upper(), Fussy()), tmp_path, Selection(last="teacher")) == ["teacher"]
+    assert ran(recipe(Write(), Upper(), Fussy()), tmp_path, Selection(last="teacher")) == []
+
+
+def test_a_change_inside_a_list_is_named() -> None:
+    before = {"losses": [{"name": "kd", "alpha": 0.3}], "sizes": [1, 8]}
+    now = {"losses": [{"name": "kd", "alpha": 0.5}], "sizes": [1, 8, 32]}
+    assert list(changes(before, now)) == ["losses[0].alpha: 0.3 -> 0.5", "sizes: [1, 8] -> [1, 8, 32]"]

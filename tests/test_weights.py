@@ -15,9 +15,11 @@ from small_training import context_in
 
 from pipeline.artifact import Teacher
 from pipeline.atomic import write_json
-from pipeline.errors import NotAcceptable, RecipeError
+from pipeline.digest import sha256_of_file
+from pipeline.errors import IntegrityError, NotAcceptable, RecipeError
+from pipeline.models import UserModel
 from pipeline.networks import PlainNetwork
-from pipeline.weights import load_network, load_weights, write_weights
+from pipeline.weights import load_network, load_weights, network_document, write_weights
 
 State = dict[str, torch.Tensor]
 
@@ -183,8 +185,28 @@ def test_weights_that_are_not_finite_are_refused_by_tensor(tmp_path: Path, state
 def test_a_recorded_network_comes_back_frozen_and_in_evaluation_mode(tmp_path: Path, state: State) -> None:
     write_weights(tmp_path / "teacher.safetensors", state)
     model = {"name": "plain", "widths": [4, 8]}
-    write_json(tmp_path / "model.json", {"model": model, "shape": [1, 8, 8], "outputs": 3})
+    write_json(tmp_path / "model.json", {"model": model, "files": {}, "shape": [1, 8, 8], "outputs": 3})
     found = load_network(Teacher(tmp_path), "teacher.safetensors", context_in(tmp_path))
     assert_same(found.state_dict(), state)
     assert not any(module.training for module in found.modules())
     assert not any(parameter.requires_grad for parameter in found.parameters())
+
+
+def test_a_network_of_the_users_is_recorded_with_its_files_digest_and_not_made_from_another_one(
+    tmp_path: Path,
+) -> None:
+    source = "from torch import nn\n\n\ndef make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))\n"
+    (tmp_path / "models.py").write_text(source)
+    model = UserModel(file="models.py:make")
+    made = model.make((1, 8, 8), 3, tmp_path)
+    write_weights(tmp_path / "teacher.safetensors", made.state_dict())
+    document = network_document(made, model, (1, 8, 8), 3, tmp_path)
+    write_json(tmp_path / "model.json", document)
+    assert document["files"] == {"models.py:make": sha256_of_file(tmp_path / "models.py")}
+    load_network(Teacher(tmp_path), "teacher.safetensors", context_in(tmp_path))
+
+    (tmp_path / "models.py").write_text(source + "# changed\n")
+
+    assert network_document(made, model, (1, 8, 8), 3, tmp_path)["files"] != document["files"]
+    with pytest.raises(IntegrityError, match=r"models\.py: changed since the network was made; run again"):
+        load_network(Teacher(tmp_path), "teacher.safetensors", context_in(tmp_path))

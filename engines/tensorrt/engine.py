@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from abc import abstractmethod
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import ClassVar, final
 
 from engines import cuda
 from engines.base import (
+    PRECISIONS,
     BuildFailed,
     BuiltEngine,
     Engine,
@@ -20,11 +20,11 @@ from engines.base import (
     Target,
     verified_bytes,
 )
+from engines.files import replacing
 from engines.tensorrt.build import compile_graph
 from engines.tensorrt.module import RuntimeModule, known_compute_capabilities
 from engines.tensorrt.session import open_session
 
-PRECISIONS = ("fp32", "fp16", "int8")
 TURING = "7.5"
 
 
@@ -64,7 +64,8 @@ class TensorRTEngine(Engine):
         if problem := self.why_not_build(target):
             raise RuntimeMissing(problem) if self._missing() else BuildFailed(problem)
         compiled = compile_graph(self.module.load(), graph, precision, target, on_step)
-        _write_atomically(compiled.plan, to)
+        with replacing(to) as partial:
+            partial.write_bytes(compiled.plan)
         return BuiltEngine(
             file=to,
             bytes=len(compiled.plan),
@@ -145,20 +146,3 @@ def _built_for_others(target: Target) -> str | None:
     if not target.compute_capabilities or here in target.compute_capabilities:
         return None
     return f"its engines are built for {', '.join(target.compute_capabilities)}, and the GPU here is {here}"
-
-
-def _write_atomically(data: bytes, to: Path) -> None:
-    partial = to.with_name(f".{to.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(to)
-    finally:
-        partial.unlink(missing_ok=True)
-    folder = os.open(to.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -12,16 +12,20 @@ from engines import ENGINES
 from engines.audit import summarize
 from engines.base import BuiltEngine
 from pipeline import atomic
+from pipeline.building import TargetSettings, audit_record, built_engine, engine_line
 from pipeline.cancellation import Cancellation
 from pipeline.errors import MachineLacks, RecipeError
 from pipeline.mistakes import explained
 from pipeline.outcome import Outcome
 from pipeline.progress import Progress
-from pipeline.stages.build import TargetSettings, audit_record, built_engine, engine_line
 from pipeline.workspace import disk_errors_explained
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+DEFAULT_BATCH = "1:8:64"
+"""What the command line gives where --batch was not: the profile that a target has by itself."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,6 @@ class BuildRequest:
     compute_capabilities: tuple[str, ...]
     batch: str
     out: Path | None
-    threads: int = 1
 
 
 def build(request: BuildRequest, progress: Progress, cancellation: Cancellation) -> Outcome:
@@ -42,7 +45,7 @@ def build(request: BuildRequest, progress: Progress, cancellation: Cancellation)
     settings = _settings(request)
     if not request.model.is_file():
         raise RecipeError(f"{request.model}: there is no such file")
-    engine, target = ENGINES[settings.runtime], settings.target(settings.runtime, request.threads)
+    engine, target = ENGINES[settings.runtime], settings.target(settings.runtime, threads=1)
     if (mistake := engine.why_refused(target)) is not None:
         raise RecipeError(mistake)
     if (why := engine.why_not_build(target)) is not None:
@@ -75,16 +78,15 @@ def _settings(request: BuildRequest) -> TargetSettings:
     sizes = request.batch.split(":")
     if len(sizes) != 3 or not all(size.isdecimal() for size in sizes):
         raise RecipeError(f"--batch {request.batch}: give MIN:OPT:MAX, such as 1:8:64")
-    profile = dict(zip(("min", "opt", "max"), map(int, sizes), strict=True))
+    settings: dict[str, Any] = {
+        "runtime": request.runtime,
+        "precisions": (request.precision,),
+        "compute_capabilities": request.compute_capabilities,
+    }
+    if request.batch != DEFAULT_BATCH:
+        settings["batch"] = dict(zip(("min", "opt", "max"), map(int, sizes), strict=True))
     try:
-        return TargetSettings.model_validate(
-            {
-                "runtime": request.runtime,
-                "precisions": (request.precision,),
-                "compute_capabilities": request.compute_capabilities,
-                "batch": profile,
-            }
-        )
+        return TargetSettings.model_validate(settings)
     except ValidationError as error:
         raise RecipeError("\n".join(explained(error, "", TargetSettings))) from error
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from pipeline import atomic
 from pipeline.errors import RecipeError
-from pipeline.names import unknown
+from pipeline.names import LONGEST_NAME, checked_name, unknown
 from pipeline.outcome import Outcome
 from pipeline.recipe import built_in_recipes
 from pipeline.workspace import disk_errors_explained
-
-# What a recipe's name may be: it is a folder's name too.
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def new(path: Path, built_in: str) -> Outcome:
@@ -23,8 +19,13 @@ def new(path: Path, built_in: str) -> Outcome:
         raise RecipeError(unknown("recipe", built_in, texts))
     if path.suffix != ".toml":
         raise RecipeError(f"{path}: a recipe ends in .toml")
-    if not NAME.fullmatch(path.stem):
-        raise RecipeError(f"{path}: names the recipe too, so take letters, digits, '.', '_' and '-' alone")
+    try:
+        checked_name(path.stem)
+    except ValueError as error:
+        raise RecipeError(
+            f"{path}: names the recipe too, so take letters, digits, '.', '_' and '-' alone, "
+            f"at most {LONGEST_NAME}, the first a letter or digit"
+        ) from error
     if path.exists():
         raise RecipeError(f"{path}: exists already; it was left as it is")
     if not path.parent.is_dir():

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from calibration import FAMILIES, METHODS
 from pipeline import atomic
+from pipeline.calibration_inputs import (
+    GraphInput,
+    batches_from_images,
+    batches_from_npz,
+    graph_inputs,
+    preprocess_from_json,
+    size_of_batches,
+)
 from pipeline.cancellation import Cancellation
 from pipeline.errors import RecipeError
-from pipeline.feeds import batches_from_images, batches_from_npz, graph_inputs, preprocess_from_json
-from pipeline.names import unknown
 from pipeline.outcome import Outcome
 from pipeline.progress import Progress
-from pipeline.quantization import Quantized, model_bytes, placement_document, quantized
+from pipeline.quantization import (
+    PLACEMENT,
+    Quantized,
+    checked_families,
+    checked_method,
+    model_bytes,
+    placement_document,
+    quantized,
+)
 from pipeline.workspace import disk_errors_explained
 
 if TYPE_CHECKING:
@@ -35,13 +48,16 @@ class QuantizeRequest:
     preprocess: Path | None
     out: Path | None
     batch_size: int
+    """Where the graph does not fix it."""
     threads: int
 
 
 def quantize(request: QuantizeRequest, progress: Progress, cancellation: Cancellation) -> Outcome:
-    """Writes ranges.json, sketches.npz, placement.json, fp16.onnx and <family>.int8.onnx."""
+    """Writes ranges.json, sketches.npz, placement.json, <family>.int8.onnx and, where there is one, fp16.onnx."""
     _check(request)
-    count, batches = _batches(request)
+    inputs = graph_inputs(request.model)
+    batch_size = size_of_batches(inputs, request.batch_size)
+    count, batches = _batches(request, inputs, batch_size)
     result = quantized(
         request.model, batches, request.method, request.families, request.threads, count, progress, cancellation
     )
@@ -50,6 +66,7 @@ def quantize(request: QuantizeRequest, progress: Progress, cancellation: Cancell
     document = {
         "model": str(request.model),
         "images": result.sketches.images,
+        "batch_size": batch_size,
         "method": request.method,
         "files": [str(file) for file in files],
         "placement": placement_document(result),
@@ -58,35 +75,44 @@ def quantize(request: QuantizeRequest, progress: Progress, cancellation: Cancell
 
 
 def _check(request: QuantizeRequest) -> None:
-    if request.method not in METHODS:
-        raise RecipeError(unknown("method", request.method, METHODS))
-    for family in request.families:
-        if family not in ("cpu", *FAMILIES):
-            raise RecipeError(unknown("family", family, ("cpu", *FAMILIES)))
+    try:
+        checked_method(request.method)
+        checked_families(request.families)
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
     for path in (request.model, request.data, *([request.preprocess] if request.preprocess else [])):
         if not path.exists():
             raise RecipeError(f"{path}: there is no such file or folder")
+    if request.preprocess and not request.data.is_dir():
+        raise RecipeError(
+            f"--preprocess {request.preprocess} is for a folder of images; "
+            f"{request.data} holds what the graph takes already: leave it out"
+        )
 
 
-def _batches(request: QuantizeRequest) -> tuple[int, Iterator[Batch]]:
-    inputs = graph_inputs(request.model)
+def _batches(request: QuantizeRequest, inputs: Mapping[str, GraphInput], size: int) -> tuple[int, Iterator[Batch]]:
     if request.data.is_dir():
         preprocess = preprocess_from_json(request.preprocess)
-        return batches_from_images(request.data, inputs, request.batch_size, preprocess)
-    return batches_from_npz(request.data, inputs, request.batch_size)
+        return batches_from_images(request.data, inputs, size, preprocess)
+    return batches_from_npz(request.data, inputs, size)
 
 
 def _write(result: Quantized, folder: Path, stem: str) -> list[Path]:
     with disk_errors_explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        files = [folder / f"{stem}.{name}" for name in ("sketches.npz", "ranges.json", "placement.json", "fp16.onnx")]
+        files = [folder / f"{stem}.{name}" for name in ("sketches.npz", "ranges.json", PLACEMENT)]
         with atomic.replacing(files[0]) as sketches, atomic.replacing(files[1]) as ranges:
             result.sketches.save(sketches)
             result.ranges.save(ranges)
         atomic.write_json(files[2], placement_document(result))
-        atomic.write_bytes(files[3], model_bytes(result.float16))
-        for family, model in result.int8.items():
-            files.append(folder / f"{stem}.{family}.int8.onnx")
+        graphs = {f"{stem}.{family}.int8.onnx": model for family, model in result.int8.items()}
+        half = f"{stem}.fp16.onnx"
+        if result.float16.model is not None:
+            graphs = {half: result.float16.model, **graphs}
+        else:
+            (folder / half).unlink(missing_ok=True)  # of an earlier calibration: it is not of these ranges
+        for name, model in graphs.items():
+            files.append(folder / name)
             atomic.write_bytes(files[-1], model_bytes(model))
     return files
 
@@ -98,5 +124,7 @@ def _show(console: Console, result: Quantized, files: list[Path]) -> None:
         for decision in placement.decisions:
             if not decision.quantized and decision.operator in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
                 console.print(f"  {decision.node} ({decision.operator}) in float: {decision.reason}", markup=False)
+    if result.float16.why_none is not None:
+        console.print(result.float16.why_none, markup=False, soft_wrap=True)
     for file in files:
         console.print(f"wrote {file}", markup=False, soft_wrap=True)

@@ -8,20 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.randomness import Stream
+
 if TYPE_CHECKING:
     from torch import Tensor
-
-# Separates the streams of random numbers that one seed feeds.
-_AUGMENT_STREAM = 1
-_ORDER_STREAM = 2
 
 
 def epoch_order(seed: int, epoch: int, samples: int) -> NDArray[np.int64]:
     """In which order an epoch visits its samples; the same for the same seed and epoch."""
-    return _generator(seed, epoch, _ORDER_STREAM).permutation(samples)
+    return _generator(seed, epoch, Stream.ORDER).permutation(samples)
 
 
-def _generator(seed: int, epoch: int, stream: int) -> np.random.Generator:
+def _generator(seed: int, epoch: int, stream: Stream) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=[seed, stream], counter=[0, 0, epoch, 0]))
 
 
@@ -41,7 +39,7 @@ class AffinePlan:
     """Row i holds what is done to sample i in this epoch, whatever batch it falls into."""
 
     def __init__(self, augment: Augment, seed: int, epoch: int, samples: int) -> None:
-        draws = _generator(seed, epoch, _AUGMENT_STREAM).uniform(-1.0, 1.0, size=(samples, 4))
+        draws = _generator(seed, epoch, Stream.AUGMENT).uniform(-1.0, 1.0, size=(samples, 4))
         angle = np.deg2rad(augment.rotate_degrees) * draws[:, 0]
         scale = 1.0 + augment.zoom * draws[:, 1]
         cosine, sine = np.cos(angle) / scale, np.sin(angle) / scale

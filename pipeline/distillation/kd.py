@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, final
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, final
 
 from pydantic import Field
 
@@ -20,6 +20,8 @@ class KD(DistillationLoss):
 
     T^2 keeps the soft term's gradients at the size of the hard term's, whatever the temperature (section 2).
     """
+
+    formula: ClassVar[str] = "alpha * CE + (1 - alpha) * T^2 * KL"
 
     name: Literal["kd"] = "kd"
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 4.0

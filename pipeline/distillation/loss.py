@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -17,6 +17,9 @@ class DistillationLoss(BaseModel, ABC):
     """One term. A subclass is final and frozen; its fields are its `[[distill.losses]]` entry, `name` among them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    formula: ClassVar[str]
+    """For the report, in plain text."""
 
     @abstractmethod
     def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor, task: Task) -> Tensor:

@@ -18,7 +18,7 @@ from pipeline.context import Context
 from pipeline.data import Dataset
 from pipeline.distillation.augment import AffinePlan, Augment, epoch_order
 from pipeline.distillation.checkpoint import read_checkpoint, write_checkpoint
-from pipeline.errors import DataRejected, NotAcceptable, RecipeError
+from pipeline.errors import DataRejected, NotAcceptable, RecipeError, ResourceExhausted, is_out_of_memory
 
 if TYPE_CHECKING:
     import torch
@@ -187,6 +187,8 @@ class _Training:
         try:
             outputs: Tensor = self._network(images)
         except Exception as error:  # a network of the user's may raise anything
+            if is_out_of_memory(error):
+                raise ResourceExhausted(f"{self._title}: {error}; lower batch_size and run again") from error
             raise RecipeError(
                 f"{self._title}: the network raised {type(error).__name__} in training mode on a batch of shape "
                 f"{tuple(images.shape)}: {error}"

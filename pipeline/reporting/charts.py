@@ -15,6 +15,7 @@ from pipeline.reporting.result import Estimate, Latency
 from pipeline.reporting.scale import Axis
 
 STRIP_PX = 24
+LABEL_PX = 12
 SHAPES = {  # colour is never the only carrier of a precision
     "fp32": "M-5,0A5,5 0 1 0 5,0A5,5 0 1 0 -5,0Z",
     "fp16": "M0,-6L5.5,4.5L-5.5,4.5Z",
@@ -94,7 +95,10 @@ def bar_strip(value: float, axis: Axis, shape: str, hollow: bool = False) -> Mar
 
 
 def quantile_strip(latency: Latency, axis: Axis, shape: str) -> Markup:
-    """One thin line for each quantile: where the calls crowd, the lines do; a taller line is the median."""
+    """One thin line for each quantile: where the calls crowd, the lines do; a taller line is the median.
+
+    Below the lines, which may reach the end of the axis, stands how far those beyond it go.
+    """
     beyond = [value for value in latency.quantiles_ms if value > axis.high]
     lines = (
         element("line", x1=_x(axis, value), x2=_x(axis, value), y1=6, y2=STRIP_PX - 6, class_=f"quantile {tone(shape)}")
@@ -107,7 +111,8 @@ def quantile_strip(latency: Latency, axis: Axis, shape: str) -> Markup:
         *lines,
         element("line", x1=median, x2=median, y1=1, y2=STRIP_PX - 1, class_=f"median {tone(shape)}"),
     ]
-    if beyond:
-        text = f"up to {milliseconds(max(beyond))} →"
-        drawn.append(element("text", text, x="100%", y=STRIP_PX / 2 + 4, text_anchor="end", class_="beyond"))
-    return strip(*drawn)
+    if not beyond:
+        return strip(*drawn)
+    height = STRIP_PX + LABEL_PX
+    text = f"up to {milliseconds(max(beyond))} →"
+    return strip(*drawn, element("text", text, x="100%", y=height - 2, text_anchor="end"), height=height)

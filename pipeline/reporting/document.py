@@ -1,4 +1,4 @@
-"""The report as a JSON document: its schema, and writing and reading what conforms to it.
+"""The report as a JSON document: its schema, and writing what conforms to it.
 
 `python -m pipeline.reporting.document` writes `report.schema.json` anew after a change to the model.
 """
@@ -9,7 +9,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import IntegrityError
 from pipeline.reporting.result import Report
 
 SCHEMA = Path(__file__).with_name("report.schema.json")
@@ -43,18 +42,6 @@ def write_json(report: Report, path: Path) -> None:
     if errors:
         raise ValueError(f"{path.name} was not written, it breaks {SCHEMA.name}: {'; '.join(errors)}")
     path.write_text(_text(document), encoding="utf-8")
-
-
-def read_json(path: Path) -> Report:
-    """The report that `write_json` wrote; raises IntegrityError where the file is not one."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise IntegrityError(f"{path}: cannot be read as a report ({error}); run the report stage again") from error
-    errors = schema_errors(document)
-    if errors:
-        raise IntegrityError(f"{path}: is not a report of this version ({errors[0]}); run the report stage again")
-    return Report.model_validate(document)
 
 
 def schema_errors(document: object) -> list[str]:

@@ -7,17 +7,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, final
 
 import numpy as np
-from pydantic import AfterValidator, Field, PositiveInt, field_validator
+from pydantic import AfterValidator, Field, PositiveInt
 
-from calibration import FAMILIES, METHODS
+from engines import ENGINES
 from pipeline import atomic
 from pipeline.artifact import Artifact, Artifacts, Graph, Graphs, Splits
 from pipeline.context import Context
 from pipeline.data import Dataset, open_dataset
 from pipeline.errors import DataRejected
 from pipeline.exporter import INPUT
-from pipeline.names import checked_distinct, unknown
-from pipeline.quantization import model_bytes, placement_document, quantized, resolved_family
+from pipeline.names import checked_distinct
+from pipeline.quantization import (
+    PLACEMENT,
+    checked_families,
+    checked_method,
+    model_bytes,
+    placement_document,
+    quantized,
+    resolved_family,
+)
 from pipeline.stage import Stage
 
 if TYPE_CHECKING:
@@ -29,35 +37,26 @@ class Calibrate(Stage):
     """`[calibrate]`."""
 
     name: ClassVar[str] = "calibrate"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs: ClassVar[tuple[type[Artifact], ...]] = (Splits, Graph)
     makes: ClassVar[type[Artifact]] = Graphs
-    tools: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "numpy")
+    tools: ClassVar[tuple[str, ...]] = ("onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
 
-    method: str = "entropy"
+    method: Annotated[str, AfterValidator(checked_method)] = "entropy"
     images: Literal["all"] | PositiveInt = "all"
     """How many of the calibration split, from its start."""
     batch_size: PositiveInt = 32
-    families: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(checked_distinct)] = ("cpu",)
+    families: Annotated[
+        tuple[str, ...], Field(min_length=1), AfterValidator(checked_families), AfterValidator(checked_distinct)
+    ] = ("cpu",)
     """Placement families; `cpu` is this machine's."""
 
-    @field_validator("method")
-    @classmethod
-    def _known_method(cls, value: str) -> str:
-        if value not in METHODS:
-            raise ValueError(unknown("method", value, METHODS))
-        return value
-
-    @field_validator("families")
-    @classmethod
-    def _known_families(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for family in value:
-            if family not in ("cpu", *FAMILIES):
-                raise ValueError(unknown("family", family, ("cpu", *FAMILIES)))
-        return value
-
     def surroundings(self) -> Mapping[str, Any]:
-        return {"families": {family: resolved_family(family) for family in self.families}}
+        return {
+            "families": {family: resolved_family(family) for family in self.families},
+            # `tools` finds onnxruntime under one of its distributions' names alone.
+            "onnxruntime": ENGINES["onnxruntime"].versions(),
+        }
 
     def run(self, inputs: Artifacts, target: Path, context: Context) -> None:
         dataset = open_dataset(inputs[Splits], context.recipe_folder)
@@ -74,13 +73,16 @@ class Calibrate(Stage):
         )
         result.sketches.save(target / "sketches.npz")
         result.ranges.save(target / "ranges.json")
-        atomic.write_json(target / "placement.json", placement_document(result))
-        atomic.write_bytes(target / "fp16.onnx", model_bytes(result.float16))
+        atomic.write_json(target / PLACEMENT, placement_document(result))
+        if result.float16.model is not None:
+            atomic.write_bytes(target / "fp16.onnx", model_bytes(result.float16.model))
         for family, model in result.int8.items():
             atomic.write_bytes(target / f"{family}.int8.onnx", model_bytes(model))
         context.say(f"calibrate: {self.method} over {len(indices)} images, {len(result.ranges.tensors)} tensors")
-        if result.kept_in_float32:
-            context.say(f"fp16: {len(result.kept_in_float32)} nodes stay FP32; placement.json says why")
+        if result.float16.why_none is not None:
+            context.say(f"calibrate: {result.float16.why_none}")
+        if kept := len(result.float16.kept_in_float32):
+            context.say(f"fp16: {kept} nodes stay FP32; {PLACEMENT} says why")
 
     def _indices(self, dataset: Dataset) -> np.ndarray[Any, np.dtype[np.int64]]:
         indices = dataset.indices("calibration")

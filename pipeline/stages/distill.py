@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, PositiveInt, SerializeAsAny
 from pipeline import atomic
 from pipeline.artifact import Artifact, Artifacts, Splits, Student, Teacher
 from pipeline.context import Context
-from pipeline.data import Dataset, open_dataset
+from pipeline.data import Dataset, network_interface, open_dataset
 from pipeline.distillation import LOSSES
 from pipeline.distillation.augment import Augment
 from pipeline.distillation.loss import DistillationLoss
@@ -19,7 +19,7 @@ from pipeline.distillation.trainer import BatchLoss, Fit, Optimizer, Schedule, f
 from pipeline.mistakes import chosen
 from pipeline.models import Model, make_model, model_files, parameter_count
 from pipeline.stage import Stage
-from pipeline.weights import load_network, write_weights
+from pipeline.weights import load_network, network_document, write_weights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -52,6 +52,10 @@ class Distill(Stage):
 
     def files(self, recipe_folder: Path) -> Mapping[str, Path]:
         return model_files(self.model, recipe_folder)
+
+    def rehearse(self, made: Artifacts, context: Context) -> None:
+        shape, outputs = network_interface(made[Splits], context)
+        make_model(self.model, shape, outputs, context.recipe_folder)
 
     def run(self, inputs: Artifacts, target: Path, context: Context) -> None:
         set_up_torch(context)
@@ -95,16 +99,14 @@ class Distill(Stage):
     def _write(
         self, target: Path, dataset: Dataset, teacher: Teacher, context: Context, metrics: dict[str, Any]
     ) -> None:
-        parameters = parameter_count(self._network(dataset, context))
+        network, outputs = self._network(dataset, context), context.task.output_size(len(dataset.classes))
+        parameters = parameter_count(network)
         teachers = int(teacher.json("model.json")["parameters"])
         context.say(f"student: {parameters:,} parameters, {teachers / parameters:.1f} times fewer than the teacher")
         document = {
-            "model": self.model.model_dump(mode="json"),
-            "shape": list(dataset.shape),
-            "outputs": context.task.output_size(len(dataset.classes)),
-            "parameters": parameters,
+            **network_document(network, self.model, dataset.shape, outputs, context.recipe_folder),
             "teacher_parameters": teachers,
-            "losses": [term.model_dump(mode="json") for term in self.losses],
+            "losses": [{**term.model_dump(mode="json"), "formula": term.formula} for term in self.losses],
         }
         atomic.write_json(target / "model.json", document)
         atomic.write_json(target / "metrics.json", {"metric": context.task.metric, **metrics})
@@ -116,4 +118,9 @@ def _labels_only(context: Context) -> BatchLoss:
 
 def _metrics(fit: Fit) -> dict[str, Any]:
     best = fit.events[fit.best_epoch - 1]
-    return {"best_epoch": fit.best_epoch, "validation": best["validation"], "last": fit.events[-1]["validation"]}
+    return {
+        "epochs": len(fit.events),
+        "best_epoch": fit.best_epoch,
+        "validation": best["validation"],
+        "last": fit.events[-1]["validation"],
+    }

@@ -18,7 +18,7 @@ from pipeline.distillation.trainer import set_up_torch
 from pipeline.errors import NotAcceptable
 from pipeline.exporter import INPUT, exported, source_modules, strip_metadata
 from pipeline.names import checked_distinct
-from pipeline.parity import OutputParity, Tolerance, compare, reference_outputs, require_parity
+from pipeline.parity import OutputParity, ReferenceSession, Tolerance, compare, require_parity
 from pipeline.stage import Stage
 from pipeline.weights import load_network
 
@@ -45,7 +45,7 @@ class Export(Stage):
     version: ClassVar[int] = 1
     needs: ClassVar[tuple[type[Artifact], ...]] = (Splits, Student)
     makes: ClassVar[type[Artifact]] = Graph
-    tools: ClassVar[tuple[str, ...]] = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
+    tools: ClassVar[tuple[str, ...]] = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
 
     opset: Annotated[int, Field(ge=18, le=23)] = 18
     """What the exporter truly writes: 18 to 23."""
@@ -62,8 +62,8 @@ class Export(Stage):
         _check(model)
         atomic.write_bytes(target / "model.onnx", model.SerializeToString(deterministic=True))
         results = self._parity(network, target / "model.onnx", inputs[Splits], context)
-        atomic.write_json(target / "parity.json", [asdict(result) for result in results])
         require_parity(results, Tolerance(self.parity.atol, self.parity.rtol))
+        atomic.write_json(target / "parity.json", [asdict(result) for result in results])
         worst = max(result.max_abs_error for result in results)
         context.say(f"export: opset {self.opset}, {len(model.graph.node)} nodes, largest difference {worst:.2g}")
 
@@ -71,26 +71,34 @@ class Export(Stage):
         dataset = open_dataset(splits, context.recipe_folder)
         real = dataset.indices("validation")
         random = np.random.default_rng(context.seed)
+        reference = ReferenceSession(graph, context.threads)
         results = []
         for size in self.parity.batches:
             # A split of fewer images than the batch is repeated.
             images = {"real": dataset.images(np.resize(real, size))}
             images["random"] = random.standard_normal((size, *dataset.shape)).astype(np.float32)
             for kind, batch in images.items():
-                results += self._parity_on(network, graph, batch, kind, context)
+                results += self._parity_on(network, reference, batch, kind, context)
         return results
 
     def _parity_on(
-        self, network: nn.Module, graph: Path, batch: NDArray[np.float32], kind: str, context: Context
+        self, network: nn.Module, reference: ReferenceSession, batch: NDArray[np.float32], kind: str, context: Context
     ) -> list[OutputParity]:
         import torch
 
         with torch.inference_mode():
             expected = {context.task.outputs[0]: network(torch.from_numpy(batch)).numpy()}
-        found = reference_outputs(graph, {INPUT: batch}, context.threads)
+        found = reference.run({INPUT: batch})
         tolerance = Tolerance(self.parity.atol, self.parity.rtol)
         return [
-            OutputParity(kind, len(batch), name, *compare(expected[name], found[name], tolerance))
+            OutputParity(
+                kind,
+                len(batch),
+                name,
+                *compare(expected[name], found[name], tolerance),
+                expected[name].shape,
+                found[name].shape,
+            )
             for name in context.task.outputs
         ]
 

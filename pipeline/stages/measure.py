@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -12,7 +13,7 @@ import numpy as np
 from pydantic import AfterValidator, Field, PositiveInt, field_validator
 
 from engines import ENGINES
-from engines.base import EngineDamaged, EngineError, RuntimeMissing, Session, Target
+from engines.base import Session, Target
 from engines.latency import compare, summarize
 from engines.machine import this_machine
 from engines.peak_memory import peak_memory_bytes
@@ -31,7 +32,8 @@ from pipeline.built import BuiltRecord, built_records
 from pipeline.context import Context
 from pipeline.data import open_dataset
 from pipeline.distillation.trainer import set_up_torch
-from pipeline.errors import IntegrityError, MachineLacks, MeasurementInvalid
+from pipeline.engine_errors import engine_errors_explained
+from pipeline.errors import MeasurementInvalid
 from pipeline.exporter import INPUT
 from pipeline.intervals import share, share_ratio
 from pipeline.names import checked_distinct, unknown
@@ -73,7 +75,8 @@ class Measure(Stage):
         with ExitStack() as stack:
             sessions = _sessions(records, inputs[Engines], stack)
             for name, running in sessions.items():
-                found[name] = test.of_session(running.session, running.target.batch.max)
+                with engine_errors_explained(name):
+                    found[name] = test.of_session(running.session, *running.batch_sizes)
             self._say_accuracy(found, context)
             latencies = self._latencies(sessions, test, context)
         memory = {name: _peak_memory(running, self.batch_sizes) for name, running in sessions.items()}
@@ -99,16 +102,14 @@ class Measure(Stage):
             context.say("measure: none of the engines can run here")
             return {}
         found: dict[tuple[str, int], LatencySamples] = {}
-        with context.progress.phase("timing", PRESETS[self.preset].rounds * len(self.batch_sizes)) as phase:
-            for size in self.batch_sizes:
+        rounds_each = PRESETS[self.preset].rounds
+        with context.progress.phase("timing", rounds_each * len(self.batch_sizes)) as phase:
+            for position, size in enumerate(self.batch_sizes):
                 # Engines whose profile ends below a batch size are not timed there.
                 able = {name: each.session for name, each in sessions.items() if each.takes(size)}
-                done = 0
 
-                def on_round(rounds: int, _: int) -> bool:
-                    nonlocal done
-                    phase.advance(rounds - done)
-                    done = rounds
+                def on_round(rounds: int, _: int, before: int = position * rounds_each) -> bool:
+                    phase.reach(before + rounds)
                     return not context.cancellation.asked
 
                 if able:
@@ -129,8 +130,14 @@ class _Running:
     file: Path
     sha256: str
 
+    @property
+    def batch_sizes(self) -> tuple[int, int]:
+        """Least and most that it takes; a CPU takes any."""
+        for_gpu = ENGINES[self.target.runtime].for_gpu
+        return (self.target.batch.min, self.target.batch.max) if for_gpu else (1, sys.maxsize)
+
     def takes(self, batch_size: int) -> bool:
-        return not ENGINES[self.target.runtime].for_gpu or self.target.batch.min <= batch_size <= self.target.batch.max
+        return self.batch_sizes[0] <= batch_size <= self.batch_sizes[1]
 
 
 def _why_not_run(record: BuiltRecord) -> str | None:
@@ -145,12 +152,8 @@ def _sessions(records: tuple[BuiltRecord, ...], engines: Engines, stack: ExitSta
         if _why_not_run(record) is not None or record.file is None or record.sha256 is None:
             continue
         file = engines.path(record.file)
-        try:
+        with engine_errors_explained(record.name):
             session = ENGINES[record.target.runtime].open(file, record.sha256, record.target)
-        except EngineDamaged as error:
-            raise IntegrityError(str(error)) from error
-        except RuntimeMissing as error:
-            raise MachineLacks(str(error)) from error
         stack.callback(session.close)
         running[record.name] = _Running(record.target, session, file, record.sha256)
     return running
@@ -162,23 +165,20 @@ def _timed(
     random = np.random.default_rng(context.seed)
     picks = [random.choice(test.indices, batch_size) for _ in range(INPUT_SETS)]
     feeds = {batch_size: [{INPUT: test.dataset.images(pick)} for pick in picks]}
-    try:
-        return measure_latency(sessions, feeds, settings, on_round)
-    except MeasurementCancelled:
-        context.cancellation.check()
-        raise
-    except InvalidMeasurement as error:
-        raise MeasurementInvalid(str(error)) from error
+    with engine_errors_explained("timing"):
+        try:
+            return measure_latency(sessions, feeds, settings, on_round)
+        except MeasurementCancelled:
+            context.cancellation.check()
+            raise
 
 
 def _peak_memory(running: _Running, batch_sizes: tuple[int, ...]) -> int | None:
     largest = max((size for size in batch_sizes if running.takes(size)), default=None)
     if largest is None:
         return None
-    try:
+    with engine_errors_explained("peak memory"):
         return peak_memory_bytes(running.target.runtime, running.file, running.sha256, running.target, largest)
-    except EngineError as error:
-        raise MeasurementInvalid(str(error)) from error
 
 
 def _ratios(found: Mapping[str, Predictions], records: tuple[BuiltRecord, ...]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from pipeline.artifact import (
 )
 from pipeline.built import BuiltRecord, built_records
 from pipeline.context import Context
+from pipeline.findings import accuracy_findings, timing_findings
 from pipeline.gates import Gates, gate_results
 from pipeline.manifest import read_manifest
 from pipeline.reporting.result import (
@@ -54,6 +55,8 @@ class WriteReport(Stage):
     makes: ClassVar[type[Artifact]] = ReportFiles
     tools: ClassVar[tuple[str, ...]] = ("edgestill", "jinja2")
 
+    names_recipe: ClassVar[bool] = True
+
     gates: Gates = Gates()
 
     def run(self, inputs: Artifacts, target: Path, context: Context) -> None:
@@ -84,7 +87,11 @@ class WriteReport(Stage):
             chain=tuple(_chain(inputs, measured)),
             engines=engines,
             gates=gates,
-            findings=(*(Finding(**each) for each in inputs[Splits].json("findings.json")), *_timing_findings(measured)),
+            findings=(
+                *(Finding(**each) for each in inputs[Splits].json("findings.json")),
+                *accuracy_findings(measured, len(inputs[Splits].json("classes.json"))),
+                *timing_findings(measured),
+            ),
             distillation=_distillation(inputs[Student]),
             stages=tuple(
                 StageResult(
@@ -208,28 +215,14 @@ def _latency(entry: Mapping[str, Any]) -> Latency:
     )
 
 
-def _timing_findings(measured: Mapping[str, Any]) -> Iterator[Finding]:
-    """What a reader of the latencies must know: unsteady clocks, and engines that quantization did not make faster."""
-    for name, entries in measured["latency"].items():
-        if drifting := [entry for entry in entries if entry["drifting"]]:
-            sizes = ", ".join(f"{entry['batch_size']} ({entry['drift']:+.0%})" for entry in drifting)
-            message = f"{name} drifted while it was timed, at batch {sizes}: a neighbour, clocks or heat"
-            yield Finding(severity="warning", message=message)
-        slower = [entry for entry in entries if (entry.get("versus_fp32") or {}).get("verdict") == "slower"]
-        if slower:
-            sizes = ", ".join(f"{entry['batch_size']} ({entry['versus_fp32']['ratio']:.2f} times)" for entry in slower)
-            message = f"{name} is slower than FP32 here, at batch {sizes}: ship FP32, or see what was really built"
-            yield Finding(severity="warning", message=message)
-
-
 def _distillation(student: Student) -> Distillation:
     model, metrics = student.json("model.json"), student.json("metrics.json")
     (loss,) = model["losses"]
     return Distillation(
-        loss="alpha * CE + (1 - alpha) * T^2 * KL" if loss["name"] == "kd" else loss["name"],
+        loss=loss["formula"],
         temperature=loss.get("temperature"),
         alpha=loss.get("alpha"),
-        epochs=metrics["student"]["best_epoch"],
+        epochs=metrics["student"]["epochs"],
         compression_ratio=model["teacher_parameters"] / model["parameters"],
     )
 

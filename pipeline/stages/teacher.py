@@ -11,13 +11,13 @@ from pydantic import PositiveInt, field_validator
 from pipeline import atomic
 from pipeline.artifact import Artifact, Artifacts, Splits, Teacher
 from pipeline.context import Context
-from pipeline.data import Dataset, open_dataset
+from pipeline.data import Dataset, network_interface, open_dataset
 from pipeline.distillation.augment import Augment
 from pipeline.distillation.trainer import Optimizer, Schedule, fit, predictions, set_up_torch, write_events
 from pipeline.errors import RecipeError
 from pipeline.models import Model, make_model, model_files, parameter_count
 from pipeline.stage import Stage
-from pipeline.weights import SUFFIXES, load_weights, write_weights
+from pipeline.weights import SUFFIXES, load_weights, network_document, write_weights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -58,6 +58,12 @@ class TrainTeacher(Stage):
             files[self.weights] = path
         return files
 
+    def rehearse(self, made: Artifacts, context: Context) -> None:
+        shape, outputs = network_interface(made[Splits], context)
+        network = make_model(self.model, shape, outputs, context.recipe_folder)
+        if self.weights is not None:
+            load_weights(network, context.recipe_folder / self.weights)
+
     def run(self, inputs: Artifacts, target: Path, context: Context) -> None:
         set_up_torch(context)
         dataset = open_dataset(inputs[Splits], context.recipe_folder)
@@ -71,15 +77,8 @@ class TrainTeacher(Stage):
             f"teacher: {parameter_count(network):,} parameters, "
             + ", ".join(f"{split} {context.task.metric} {share:.2%}" for split, share in shares.items())
         )
-        atomic.write_json(
-            target / "model.json",
-            {
-                "model": self.model.model_dump(mode="json"),
-                "shape": list(dataset.shape),
-                "outputs": outputs,
-                "parameters": parameter_count(network),
-            },
-        )
+        document = network_document(network, self.model, dataset.shape, outputs, context.recipe_folder)
+        atomic.write_json(target / "model.json", document)
         atomic.write_json(target / "metrics.json", {"metric": context.task.metric, **shares})
 
     def _learn(self, network: nn.Module, dataset: Dataset, splits: Splits, context: Context) -> list[dict[str, object]]:

@@ -24,10 +24,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GraphInput:
-    """What one input of a graph takes; a dynamic dimension is None."""
+    """What one input of a graph takes; a dynamic dimension (a name, nothing, 0 or less) is None."""
 
     dtype: np.dtype[Any]
     shape: tuple[int | None, ...]
+
+    @property
+    def batch_size(self) -> int | None:
+        """Where the graph fixes it."""
+        return self.shape[0] if self.shape else None
 
     def check(self, array: NDArray[Any], where: str) -> None:
         """Raises DataRejected where samples along the first axis of `array` do not fit."""
@@ -59,6 +64,14 @@ def graph_inputs(model: Path) -> dict[str, GraphInput]:
     return found
 
 
+def size_of_batches(inputs: Mapping[str, GraphInput], wanted: int) -> int:
+    """What the graph fixes, else `wanted`; raises NotAcceptable where its inputs fix different sizes."""
+    fixed = {name: each.batch_size for name, each in inputs.items() if each.batch_size is not None}
+    if len(set(fixed.values())) > 1:
+        raise NotAcceptable(f"the graph's inputs fix different batch sizes: {fixed}; export it with a dynamic batch")
+    return next(iter(fixed.values()), wanted)
+
+
 def batches_from_npz(path: Path, inputs: Mapping[str, GraphInput], batch_size: int) -> tuple[int, Iterator[Batch]]:
     """How many samples, and batches of them: one array for each input, samples along the first axis."""
     from calibration.collect import Batch
@@ -77,6 +90,7 @@ def batches_from_npz(path: Path, inputs: Mapping[str, GraphInput], batch_size: i
         raise DataRejected(f"{path}: the arrays hold different numbers of samples: {counts}")
     if total == 0:
         raise DataRejected(f"{path}: holds no sample; give at least one, better a few hundred")
+    _check_whole_batches(path, total, inputs, batch_size)
 
     def batches() -> Iterator[Batch]:
         for start in range(0, total, batch_size):
@@ -98,6 +112,7 @@ def batches_from_images(
     files = image_files(folder)
     if not files:
         raise DataRejected(f"{folder}: holds no images")
+    _check_whole_batches(folder, len(files), inputs, batch_size)
 
     def batches() -> Iterator[Batch]:
         for start in range(0, len(files), batch_size):
@@ -122,10 +137,18 @@ def preprocess_from_json(path: Path | None) -> Preprocess:
         raise RecipeError(f"{path}: is no JSON file ({error})") from error
 
 
+def _check_whole_batches(data: Path, total: int, inputs: Mapping[str, GraphInput], batch_size: int) -> None:
+    if total % batch_size and any(each.batch_size is not None for each in inputs.values()):
+        raise DataRejected(
+            f"{data}: holds {total} samples; the graph takes batches of exactly {batch_size}: "
+            "give a multiple of it, or export the graph with a dynamic batch"
+        )
+
+
 def _graph_input(tensor: Any) -> GraphInput:
     from onnx import helper
 
-    shape = tuple(each.dim_value if each.HasField("dim_value") else None for each in tensor.shape.dim)
+    shape = tuple(each.dim_value if each.dim_value > 0 else None for each in tensor.shape.dim)
     return GraphInput(helper.tensor_dtype_to_np_dtype(tensor.elem_type), shape)
 
 

@@ -1,0 +1,44 @@
+"""What an engine's error means to the person who runs the command: its exit code."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from engines.base import EngineDamaged, EngineError, RuntimeMissing
+from engines.timing import InvalidMeasurement
+from pipeline.errors import (
+    EdgestillError,
+    IntegrityError,
+    MachineLacks,
+    MeasurementInvalid,
+    NotAcceptable,
+    ResourceExhausted,
+)
+
+# CUDA's name of the error and the words that CUDA, pycuda and TensorRT have for it.
+_OUT_OF_MEMORY = ("out of memory", "outofmemory", "cudaerrormemoryallocation")
+
+_KIND: tuple[tuple[type[EngineError], type[EdgestillError]], ...] = (
+    (RuntimeMissing, MachineLacks),
+    (InvalidMeasurement, MeasurementInvalid),
+    (EngineError, NotAcceptable),
+)
+"""The first that fits; a failed build or run is the graph's and so not acceptable."""
+
+
+@contextlib.contextmanager
+def engine_errors_explained(what: str) -> Iterator[None]:
+    """An EngineError becomes the EdgestillError that says `what: why`; a cancelled build is for the caller to catch."""
+    try:
+        yield
+    except EngineError as error:
+        raise _kind(error)(f"{what}: {error}") from error
+
+
+def _kind(error: EngineError) -> type[EdgestillError]:
+    if isinstance(error, EngineDamaged):
+        return IntegrityError
+    if any(sign in str(error).lower() for sign in _OUT_OF_MEMORY):
+        return ResourceExhausted
+    return next(kind for found, kind in _KIND if isinstance(error, found))

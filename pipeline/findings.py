@@ -1,0 +1,42 @@
+"""What the measurements say beyond the gates, for the report's reader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pipeline.reporting.result import Estimate, Finding
+
+
+def accuracy_findings(measured: Mapping[str, Any], classes: int) -> Iterator[Finding]:
+    """What no ratio between two engines shows: networks that learned nothing, or lost much on the way."""
+    accuracy = {name: Estimate(**found) for name, found in measured["accuracy"].items()}
+    teacher, student, baseline = accuracy["teacher"], accuracy["student"], accuracy.get("baseline")
+    for name, found in (("teacher", teacher), ("student", student)):
+        if found.low <= 1 / classes:
+            message = f"the {name} is at the level of chance ({found.value:.1%} with {classes} classes)"
+            yield Finding(severity="error", message=f"{message}: another class order or preprocessing, or no training?")
+    if student.high < teacher.low:
+        lost = teacher.value - student.value
+        yield Finding(severity="warning", message=f"the student is {lost:.1%} less accurate than its teacher")
+    if baseline is not None and student.high < baseline.low:
+        gap = baseline.value - student.value
+        message = f"labels alone teach this student better than the teacher does, by {gap:.1%}"
+        yield Finding(severity="warning", message=f"{message}: look at temperature, alpha and the teacher")
+
+
+def timing_findings(measured: Mapping[str, Any]) -> Iterator[Finding]:
+    """What a reader of the latencies must know: unsteady clocks, and engines that quantization did not make faster."""
+    for name, entries in measured["latency"].items():
+        if drifting := [entry for entry in entries if entry["drifting"]]:
+            sizes = ", ".join(f"{entry['batch_size']} ({entry['drift']:+.0%})" for entry in drifting)
+            message = f"{name} drifted while it was timed, at batch {sizes}: a neighbour, clocks or heat"
+            yield Finding(severity="warning", message=message)
+        if cut := [str(entry["batch_size"]) for entry in entries if not entry["complete"]]:
+            message = f"{name}: the time limit cut the timing short, at batch {', '.join(cut)}"
+            yield Finding(severity="warning", message=message)
+        slower = [entry for entry in entries if (entry.get("versus_fp32") or {}).get("verdict") == "slower"]
+        if slower:
+            sizes = ", ".join(f"{entry['batch_size']} ({entry['versus_fp32']['ratio']:.2f} times)" for entry in slower)
+            message = f"{name} is slower than FP32 here, at batch {sizes}: ship FP32, or see what was really built"
+            yield Finding(severity="warning", message=message)

@@ -1,0 +1,96 @@
+"""What a target may be asked for, one build with its progress, and what is recorded of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar, NoReturn, final
+
+import pytest
+from pydantic import ValidationError
+
+from engines.base import BuildCancelled, BuiltEngine, Engine, EngineError, StepDone, Target
+from pipeline.building import Profile, TargetSettings, built_engine, engine_line, engine_record
+from pipeline.cancellation import Cancellation
+from pipeline.commands.build import DEFAULT_BATCH
+from pipeline.errors import Cancelled, NotAcceptable, ResourceExhausted
+from pipeline.progress import QuietProgress
+
+
+@final
+class FailingEngine(Engine):
+    """Its build raises what it was given."""
+
+    runtime: ClassVar[str] = "failing"
+    suffix: ClassVar[str] = ".plan"
+    family: ClassVar[str] = "cpu"
+    for_gpu: ClassVar[bool] = False
+
+    def __init__(self, error: EngineError) -> None:
+        self._error = error
+
+    def versions(self) -> dict[str, str]:
+        return {}
+
+    def why_not_build(self, target: Target) -> None:
+        del target
+
+    def why_not_run(self, target: Target) -> None:
+        del target
+
+    def build(
+        self, graph: Path, precision: str, target: Target, to: Path, on_step: StepDone | None = None
+    ) -> BuiltEngine:
+        del graph, precision, target, to, on_step
+        raise self._error
+
+    def open(self, engine: Path, sha256: str, target: Target) -> NoReturn:
+        del engine, sha256, target
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (EngineError("the runtime gave no plan"), NotAcceptable),
+        (EngineError("allocating 9 bytes failed: out of memory"), ResourceExhausted),
+        (BuildCancelled("cancelled"), Cancelled),
+    ],
+)
+def test_whatever_an_engine_raises_is_told_to_the_user(
+    error: EngineError, kind: type[Exception], tmp_path: Path
+) -> None:
+    target, graph = Target("edge", "failing"), tmp_path / "own.onnx"
+    with pytest.raises(kind) as caught:
+        built_engine(
+            FailingEngine(error), graph, "int8", target, tmp_path / "int8.plan", QuietProgress(), Cancellation()
+        )
+    assert caught.value.__cause__ is error
+    if kind is not Cancelled:
+        assert str(caught.value) == f"target edge, int8: {error}"
+
+
+def test_two_builds_of_the_same_bytes_have_one_record_whatever_time_they_took(tmp_path: Path) -> None:
+    quick = BuiltEngine(tmp_path / "cpu" / "fp32.onnx", 9, "00", 0.5, (), {"onnxruntime": "1.0"})
+    slow = replace(quick, seconds=70.0)
+    assert engine_record(quick, tmp_path) == engine_record(slow, tmp_path)
+    assert "in 70.0 s" in engine_line("cpu fp32", slow)
+
+
+@pytest.mark.parametrize(
+    "asked", [{"batch": Profile()}, {"batch": {"max": 128}}, {"compute_capabilities": ("8.6",)}, {"workspace_mb": 9}]
+)
+def test_what_only_a_gpu_obeys_is_refused_for_a_cpu(asked: dict[str, object]) -> None:
+    (key,) = asked
+    with pytest.raises(ValidationError, match=f"{key} is for GPUs, onnxruntime runs on a CPU; take it out"):
+        TargetSettings.model_validate({"runtime": "onnxruntime", **asked})
+
+
+def test_a_cpu_target_that_names_no_profile_takes_every_batch() -> None:
+    assert TargetSettings(runtime="onnxruntime").takes_batch(4096)
+    assert not TargetSettings(runtime="tensorrt-rtx").takes_batch(4096)
+
+
+def test_the_command_gives_the_profile_that_a_target_has_by_itself() -> None:
+    profile = Profile()
+    assert f"{profile.min}:{profile.opt}:{profile.max}" == DEFAULT_BATCH
