@@ -23,6 +23,7 @@ install: $(INSTALLED)
 
 # constraints.txt pins every package, the build tools included.
 $(INSTALLED): pyproject.toml constraints.txt
+	@echo "installing into $(VENV): about a minute, torch is the large part"
 	$(PYTHON) -m venv $(VENV)
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --editable '.[demo,rtx,dev]'
 	touch $@

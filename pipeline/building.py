@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +15,7 @@ from engines.audit import summarize
 from engines.base import BatchProfile, BuildCancelled, BuiltEngine, Engine, Target
 from pipeline.cancellation import Cancellation
 from pipeline.engine_errors import engine_errors_explained
-from pipeline.errors import Cancelled
+from pipeline.errors import Cancelled, NotAcceptable
 from pipeline.names import checked_distinct, unknown
 from pipeline.progress import Progress
 
@@ -123,10 +124,27 @@ def built_engine(
             return not cancellation.asked
 
         try:
-            return engine.build(graph, precision, target, to, on_step)
+            built = engine.build(graph, precision, target, to, on_step)
         except BuildCancelled as error:
             cancellation.check()
-            raise Cancelled(2) from error
+            raise Cancelled(signal.SIGINT) from error
+    if (problem := _not_as_asked(built, precision, engine.family)) is not None:
+        to.unlink()
+        raise NotAcceptable(f"{graph}: {problem}")
+    return built
+
+
+def _not_as_asked(built: BuiltEngine, precision: str, family: str) -> str | None:
+    """An engine of another precision than its name says helps nobody."""
+    audit = summarize(built.layers)
+    if precision == "int8" and audit.products and not audit.int8:
+        return (
+            f"int8 was asked for, and none of its {audit.products} convolutions and products takes INT8 operands; "
+            f"build the graph that `edgestill quantize --family {family}` writes"
+        )
+    if precision != "int8" and audit.int8:
+        return f"{precision} was asked for, and {audit.int8} of its {audit.products} products run in INT8; ask for int8"
+    return None
 
 
 def engine_record(built: BuiltEngine, folder: Path) -> dict[str, Any]:

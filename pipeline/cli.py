@@ -144,7 +144,9 @@ def _build(
     compute_capability: Annotated[
         list[str] | None, typer.Option(help="Such as 8.6; may be repeated; none: portable.")
     ] = None,
-    batch: Annotated[str, typer.Option(metavar="MIN:OPT:MAX", help="Batch profile of a dynamic graph.")] = "1:8:64",
+    batch: Annotated[
+        str | None, typer.Option(metavar="MIN:OPT:MAX", help="Batch profile of a dynamic graph; default 1:8:64.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The engine's file; default beside the model.")] = None,
     as_json: Json_ = False,
     quiet: Quiet_ = False,

@@ -6,6 +6,7 @@ import platform
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from small_training import context_in, recipe_in
 from tensorrt_graphs import needs_tensorrt_rtx
 
@@ -105,3 +106,9 @@ def test_a_target_that_asks_for_fp16_is_told_why_there_is_no_such_graph(tmp_path
     said = r"^\[build\.targets\.edge\] no FP16 graph, because it holds a sequence; take 'fp16' out of precisions$"
     with pytest.raises(NotAcceptable, match=said):
         stage(runtime="tensorrt-rtx", precisions=("fp16",)).run(inputs, tmp_path, context_in(tmp_path))
+
+
+def test_int8_for_turing_is_refused_before_anything_is_trained() -> None:
+    with pytest.raises(ValidationError, match=r"targets\.edge: the INT8 graphs .* take 'int8' or '7\.5' out"):
+        stage(runtime="tensorrt-rtx", precisions=("fp16", "int8"), compute_capabilities=("7.5",))
+    stage(runtime="tensorrt-rtx", precisions=("fp16",), compute_capabilities=("7.5",))

@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from engines.base import BuildCancelled, BuiltEngine, Engine, EngineError, StepDone, Target
 from pipeline.building import Profile, TargetSettings, built_engine, engine_line, engine_record
 from pipeline.cancellation import Cancellation
-from pipeline.commands.build import DEFAULT_BATCH
 from pipeline.errors import Cancelled, NotAcceptable, ResourceExhausted
 from pipeline.progress import QuietProgress
 
@@ -89,8 +88,3 @@ def test_what_only_a_gpu_obeys_is_refused_for_a_cpu(asked: dict[str, object]) ->
 def test_a_cpu_target_that_names_no_profile_takes_every_batch() -> None:
     assert TargetSettings(runtime="onnxruntime").takes_batch(4096)
     assert not TargetSettings(runtime="tensorrt-rtx").takes_batch(4096)
-
-
-def test_the_command_gives_the_profile_that_a_target_has_by_itself() -> None:
-    profile = Profile()
-    assert f"{profile.min}:{profile.opt}:{profile.max}" == DEFAULT_BATCH

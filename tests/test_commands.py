@@ -30,7 +30,7 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "own.onnx"
 
 
-def built(model: Path, runtime: str, precision: str = "fp32", *capabilities: str, batch: str = "1:8:64") -> Outcome:
+def built(model: Path, runtime: str, precision: str = "fp32", *capabilities: str, batch: str | None = None) -> Outcome:
     request = BuildRequest(model, runtime, precision, capabilities, batch, None)
     return build(request, QuietProgress(), Cancellation())
 
@@ -200,7 +200,7 @@ def test_a_runtime_that_is_not_here_is_named_with_how_to_get_it(model: Path, mon
 
 def test_an_engine_never_replaces_its_model_or_a_folder(model: Path) -> None:
     for out, message in ((model, "would replace the model"), (model.parent, "is a folder")):
-        request = BuildRequest(model, "onnxruntime", "fp32", (), "1:8:64", out)
+        request = BuildRequest(model, "onnxruntime", "fp32", (), None, out)
         with pytest.raises(RecipeError, match=message):
             build(request, QuietProgress(), Cancellation())
 
@@ -239,3 +239,18 @@ def test_doctor_says_what_this_machine_can_do(width: int) -> None:
     assert any(line.split()[:1] == ["onnxruntime"] and line.split()[2:] == ["yes", "yes"] for line in lines)
     assert all(f"{name}: " in "\n".join(lines) for name in ("torch", "onnx", "tensorrt_rtx", "pycuda"))
     assert "target '" not in "\n".join(lines)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "tensorrt-rtx"])
+def test_an_engine_of_another_precision_than_was_asked_for_is_refused_and_not_left_behind(
+    model: Path, runtime: str
+) -> None:
+    if runtime == "tensorrt-rtx":
+        needs_tensorrt_rtx()
+    with pytest.raises(NotAcceptable, match=r"int8 was asked for, and none of its 3 .* `edgestill quantize --family"):
+        built(model, runtime, "int8")
+    assert not list(model.parent.glob(f"own.{runtime}.*"))
+    family = "cpu" if runtime == "onnxruntime" else runtime
+    quantized(model, saved(model.with_name("x.npz"), x=samples()), family)
+    with pytest.raises(NotAcceptable, match="fp32 was asked for, and 2 of its 3 products run in INT8; ask for int8"):
+        built(model.parent / "out" / f"own.{family}.int8.onnx", runtime)

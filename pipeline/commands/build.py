@@ -24,10 +24,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-DEFAULT_BATCH = "1:8:64"
-"""What the command line gives where --batch was not: the profile that a target has by itself."""
-
-
 @dataclass(frozen=True)
 class BuildRequest:
     """What the command line asked for."""
@@ -36,7 +32,8 @@ class BuildRequest:
     runtime: str
     precision: str
     compute_capabilities: tuple[str, ...]
-    batch: str
+    batch: str | None
+    """MIN:OPT:MAX; None: the profile that a target has by itself."""
     out: Path | None
 
 
@@ -75,20 +72,24 @@ def build(request: BuildRequest, progress: Progress, cancellation: Cancellation)
 
 
 def _settings(request: BuildRequest) -> TargetSettings:
-    sizes = request.batch.split(":")
-    if len(sizes) != 3 or not all(size.isdecimal() for size in sizes):
-        raise RecipeError(f"--batch {request.batch}: give MIN:OPT:MAX, such as 1:8:64")
     settings: dict[str, Any] = {
         "runtime": request.runtime,
         "precisions": (request.precision,),
         "compute_capabilities": request.compute_capabilities,
     }
-    if request.batch != DEFAULT_BATCH:
-        settings["batch"] = dict(zip(("min", "opt", "max"), map(int, sizes), strict=True))
+    if request.batch is not None:
+        settings["batch"] = _profile(request.batch)
     try:
         return TargetSettings.model_validate(settings)
     except ValidationError as error:
         raise RecipeError("\n".join(explained(error, "", TargetSettings))) from error
+
+
+def _profile(text: str) -> dict[str, int]:
+    sizes = text.split(":")
+    if len(sizes) != 3 or not all(size.isdecimal() for size in sizes):
+        raise RecipeError(f"--batch {text}: give MIN:OPT:MAX, such as 1:8:64")
+    return dict(zip(("min", "opt", "max"), map(int, sizes), strict=True))
 
 
 def _show(console: Console, request: BuildRequest, built: BuiltEngine, audit: Path) -> None:

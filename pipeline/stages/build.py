@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, final
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from engines import ENGINES
 from engines.base import BuiltEngine, Target
@@ -51,6 +51,17 @@ class Build(Stage):
     tools: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "tensorrt", "tensorrt_rtx")
 
     targets: Annotated[Mapping[TargetName, TargetSettings], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _turing_takes_no_float32(self) -> Build:
+        for name, settings in self.targets.items():
+            turing = settings.runtime == "tensorrt-rtx" and "7.5" in settings.compute_capabilities
+            if turing and "int8" in settings.precisions:
+                raise ValueError(
+                    f"targets.{name}: the INT8 graphs of [calibrate] keep FP32 between their products, and "
+                    "TensorRT-RTX takes no FP32 for compute capability 7.5; take 'int8' or '7.5' out"
+                )
+        return self
 
     def int8_families(self) -> dict[str, str]:
         """Target -> placement family of the INT8 graph that it takes, where it asks for one."""
