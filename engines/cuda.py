@@ -103,6 +103,17 @@ def why_no_gpu(library: str = DRIVER_LIBRARY) -> str | None:
     return None
 
 
+def why_no_adapter() -> str | None:
+    """None where `open_cuda` finds pycuda or libcudart; else how to get one."""
+    if importlib.util.find_spec("pycuda") is not None:
+        return None
+    try:
+        _load_runtime()
+    except RuntimeMissing as error:
+        return str(error)
+    return None
+
+
 @final
 class CudaRuntime(Cuda):
     """libcudart through ctypes: what every Jetson and every CUDA installation has."""

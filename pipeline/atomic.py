@@ -7,10 +7,11 @@ import errno
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from engines import files
 
 # Below this a write that failed has failed for want of space, whatever the library that wrote calls it.
 FULL_BELOW_BYTES = 1 << 14
@@ -38,10 +39,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Raises OSError for a full disk even where a library says it in its own way, as torch.save does.
     """
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(descriptor)
-    temporary = Path(name)
-    try:
+    with files.replacing(path) as temporary:
         try:
             yield temporary
         except Exception as error:
@@ -49,30 +47,14 @@ def replacing(path: Path) -> Iterator[Path]:
             if not isinstance(error, OSError) and shutil.disk_usage(path.parent).free < FULL_BELOW_BYTES:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
             raise
-        temporary.chmod(0o666 & ~_umask())
-        sync_file(temporary)
-        temporary.replace(path)
-        sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def sync_file(path: Path) -> None:
-    """Waits until a file's bytes are on disk."""
-    _sync(path, os.O_RDONLY)
-
-
-def sync_folder(path: Path) -> None:
-    """Waits until a folder's names are on disk."""
-    _sync(path, os.O_RDONLY | os.O_DIRECTORY)
 
 
 def sync_tree(folder: Path) -> None:
     """Every file and folder below, then the folder itself."""
     for parent, _, names in os.walk(folder, topdown=False):
         for name in names:
-            sync_file(Path(parent) / name)
-        sync_folder(Path(parent))
+            files.sync(Path(parent) / name)
+        files.sync(Path(parent))
 
 
 def remove(entry: Path) -> None:
@@ -81,18 +63,3 @@ def remove(entry: Path) -> None:
         shutil.rmtree(entry)
     else:
         entry.unlink(missing_ok=True)
-
-
-def _sync(path: Path, flags: int) -> None:
-    descriptor = os.open(path, flags)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _umask() -> int:
-    # The umask can only be read by setting it.
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask

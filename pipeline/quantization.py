@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from calibration.statistics import Sketches
 
 PLACEMENT = "placement.json"
+# Below it the extremes of another sample of images would be visibly others.
+FEW_IMAGES = 32
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,15 @@ class Quantized:
     """By family as it was asked for."""
     float16: Float16
     placements: Mapping[str, Placement]
+
+    def notes(self) -> Iterator[str]:
+        """What a person must know of it."""
+        if self.sketches.images < FEW_IMAGES:
+            yield f"ranges of {self.sketches.images} images are shaky: a few hundred are usual"
+        if self.float16.why_none is not None:
+            yield self.float16.why_none
+        if kept := len(self.float16.kept_in_float32):
+            yield f"fp16: {kept} nodes stay FP32; {PLACEMENT} says why"
 
 
 def resolved_family(family: str) -> str:

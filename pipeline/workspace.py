@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from engines import files
 from pipeline import atomic
 from pipeline.errors import MachineLacks, RecipeError, ResourceExhausted, WorkspaceLocked
 
@@ -87,7 +88,7 @@ class Workspace:
         atomic.remove(partial / CHECKPOINTS)
         atomic.remove(folder)
         partial.rename(folder)
-        atomic.sync_folder(self.path)
+        files.sync(self.path)
         self.point(link, folder)
 
     def point(self, link: Path, folder: Path) -> None:
@@ -101,7 +102,7 @@ class Workspace:
             # A workspace that was copied without its links has whole folders in their place.
             atomic.remove(link)
         temporary.replace(link)
-        atomic.sync_folder(self.path)
+        files.sync(self.path)
 
 
 @contextlib.contextmanager

@@ -254,3 +254,10 @@ def test_an_engine_of_another_precision_than_was_asked_for_is_refused_and_not_le
     quantized(model, saved(model.with_name("x.npz"), x=samples()), family)
     with pytest.raises(NotAcceptable, match="fp32 was asked for, and 2 of its 3 products run in INT8; ask for int8"):
         built(model.parent / "out" / f"own.{family}.int8.onnx", runtime)
+
+
+def test_ranges_of_few_images_are_called_shaky_and_those_of_many_are_not(model: Path) -> None:
+    few, many = samples()[:8], np.concatenate([samples()] * 4)
+    said = shown(quantized(model, saved(model.with_name("x.npz"), x=few), "cpu"))
+    assert "ranges of 8 images are shaky: a few hundred are usual" in said
+    assert quantized(model, saved(model.with_name("x.npz"), x=many), "cpu").document["notes"] == []

@@ -233,18 +233,24 @@ def test_what_fails_because_of_a_signal_is_cancelled_and_not_failed(tmp_path: Pa
     assert caught.value.signal_number == signal.SIGINT
 
 
+def killed_at_commit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What a run leaves of its first stage when it dies before its folder gets its name."""
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as killed:
+        killed.setattr(Workspace, "commit", die)
+        with pytest.raises(KeyboardInterrupt):
+            ran(recipe(), folder)
+    (partial,) = folder.glob("00-data-*.partial")
+    return partial
+
+
 def test_a_result_that_was_whole_when_the_run_was_killed_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as killed:
-
-        def die(*_: object) -> None:
-            raise KeyboardInterrupt
-
-        killed.setattr(Workspace, "commit", die)
-        with pytest.raises(KeyboardInterrupt):
-            ran(recipe(), tmp_path)
-    (partial,) = tmp_path.glob("00-data-*.partial")
+    partial = killed_at_commit(tmp_path, monkeypatch)
     (partial / "checkpoints" / "left.pt").write_text("half")
 
     assert ran(recipe(), tmp_path) == ["teacher", "distill"]
@@ -257,15 +263,7 @@ def test_a_result_that_was_whole_when_the_run_was_killed_is_kept(
 def test_a_result_that_was_killed_before_it_was_whole_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as killed:
-
-        def die(*_: object) -> None:
-            raise KeyboardInterrupt
-
-        killed.setattr(Workspace, "commit", die)
-        with pytest.raises(KeyboardInterrupt):
-            ran(recipe(), tmp_path)
-    (partial,) = tmp_path.glob("00-data-*.partial")
+    partial = killed_at_commit(tmp_path, monkeypatch)
     (partial / "text").write_text("z")
     assert ran(recipe(), tmp_path) == ["data", "teacher", "distill"]
     assert (tmp_path / "00-data" / "text").read_text() == "a"

@@ -51,7 +51,8 @@ class TensorRTEngine(Engine):
         return self._missing() or self._built_elsewhere(target) or self.why_refused(target)
 
     def why_not_run(self, target: Target) -> str | None:
-        return self.module.why_missing() or cuda.why_no_gpu() or _built_for_others(target)
+        no_gpu = self.module.why_missing() or cuda.why_no_gpu()
+        return no_gpu or _built_for_others(target) or cuda.why_no_adapter()
 
     def build(
         self, graph: Path, precision: str, target: Target, to: Path, on_step: StepDone | None = None

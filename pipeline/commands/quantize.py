@@ -69,6 +69,7 @@ def quantize(request: QuantizeRequest, progress: Progress, cancellation: Cancell
         "batch_size": batch_size,
         "method": request.method,
         "files": [str(file) for file in files],
+        "notes": list(result.notes()),
         "placement": placement_document(result),
     }
     return Outcome(document, lambda console: _show(console, result, files))
@@ -124,7 +125,7 @@ def _show(console: Console, result: Quantized, files: list[Path]) -> None:
         for decision in placement.decisions:
             if not decision.quantized and decision.operator in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
                 console.print(f"  {decision.node} ({decision.operator}) in float: {decision.reason}", markup=False)
-    if result.float16.why_none is not None:
-        console.print(result.float16.why_none, markup=False, soft_wrap=True)
+    for note in result.notes():
+        console.print(note, markup=False, soft_wrap=True)
     for file in files:
         console.print(f"wrote {file}", markup=False, soft_wrap=True)

@@ -79,10 +79,8 @@ class Calibrate(Stage):
         for family, model in result.int8.items():
             atomic.write_bytes(target / f"{family}.int8.onnx", model_bytes(model))
         context.say(f"calibrate: {self.method} over {len(indices)} images, {len(result.ranges.tensors)} tensors")
-        if result.float16.why_none is not None:
-            context.say(f"calibrate: {result.float16.why_none}")
-        if kept := len(result.float16.kept_in_float32):
-            context.say(f"fp16: {kept} nodes stay FP32; {PLACEMENT} says why")
+        for note in result.notes():
+            context.say(f"calibrate: {note}")
 
     def _indices(self, dataset: Dataset) -> np.ndarray[Any, np.dtype[np.int64]]:
         indices = dataset.indices("calibration")

@@ -84,6 +84,7 @@ class TrainTeacher(Stage):
     def _learn(self, network: nn.Module, dataset: Dataset, splits: Splits, context: Context) -> list[dict[str, object]]:
         if self.weights is not None:
             load_weights(network, context.recipe_folder / self.weights)
+            context.say("teacher: its weights are loaded, so epochs, batch_size and optimizer are not used")
             return []
         schedule = Schedule(self.epochs, self.batch_size, self.optimizer, Augment(**splits.json("augment.json")))
         done = fit(
