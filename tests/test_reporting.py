@@ -753,3 +753,10 @@ def test_page_and_markdown_are_written_as_utf8(tmp_path: Path) -> None:
     write_markdown(sample_report(), tmp_path / "report.md")
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == html_from_report(sample_report())
     assert (tmp_path / "report.md").read_text(encoding="utf-8") == markdown_from_report(sample_report())
+
+
+def test_a_label_that_grows_away_from_the_edge_is_known_to_reach_the_next_one() -> None:
+    first, second = texts_apart([Wish(12, 100, "FP32, batch 1"), Wish(38, 100, "8")], 290)
+    assert first != second
+    first, second = texts_apart([Wish(12, 100, "FP32, batch 1"), Wish(60, 100, "8")], 290)
+    assert first == second
