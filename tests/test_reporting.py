@@ -760,3 +760,9 @@ def test_a_label_that_grows_away_from_the_edge_is_known_to_reach_the_next_one() 
     assert first != second
     first, second = texts_apart([Wish(12, 100, "FP32, batch 1"), Wish(60, 100, "8")], 290)
     assert first == second
+
+
+def test_a_machine_without_gpus_says_so_instead_of_leaving_the_cell_empty() -> None:
+    report = sample_report().model_copy(update={"machine": {"gpus": [], "isa": ["avx2", "avx512_vnni"]}})
+    cells = [[cell.text for cell in row] for row in tables.machine_table(report).rows]
+    assert cells == [["gpus", "none"], ["isa", "avx2, avx512_vnni"]]

@@ -210,7 +210,7 @@ def _flat(prefix: str, value: JsonValue) -> Iterator[tuple[str, str]]:
             yield from _flat(f"{prefix}.{key}" if prefix else key, child)
     elif isinstance(value, list):
         plain = not any(isinstance(item, (dict, list)) for item in value)
-        yield prefix, ", ".join(map(_word, value)) if plain else json.dumps(value, ensure_ascii=False)
+        yield prefix, (", ".join(map(_word, value)) or "none") if plain else json.dumps(value, ensure_ascii=False)
     else:
         yield prefix, formats.bytes_(value) if prefix.endswith("_bytes") and isinstance(value, int) else _word(value)
 
