@@ -21,7 +21,6 @@ class BuiltRecord:
     file: str | None = None
     bytes: int | None = None
     sha256: str | None = None
-    seconds: float | None = None
 
     @property
     def name(self) -> str:
@@ -48,5 +47,4 @@ def _record(entry: dict[str, Any]) -> BuiltRecord:
         file=entry.get("file"),
         bytes=entry.get("bytes"),
         sha256=entry.get("sha256"),
-        seconds=entry.get("seconds"),
     )

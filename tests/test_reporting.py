@@ -91,7 +91,6 @@ def cpu_engines() -> tuple[EngineResult, EngineResult]:
         accuracy=accuracy(0.9806, 0.9601, 0.9906),
         latency=(latency(1, 0.312), latency(8, 1.74), latency(32, 6.61)),
         peak_memory_bytes=96_400_000,
-        build_seconds=0.31,
     )
     int8 = EngineResult(
         target="cpu",
@@ -108,7 +107,6 @@ def cpu_engines() -> tuple[EngineResult, EngineResult]:
         accuracy_ratio_to_fp32=accuracy(0.9972, 0.9915, 1.0000),
         latency=(latency(1, 0.203, 0.312), latency(8, 0.818, 1.74), latency(32, 2.84, 6.61)),
         peak_memory_bytes=88_100_000,
-        build_seconds=0.42,
     )
     return fp32, int8
 
@@ -124,7 +122,6 @@ def rtx_engine(precision: str, size: int, audit: AuditSummary) -> EngineResult:
         bytes=size,
         sha256="5c" * 32,
         audit=audit,
-        build_seconds=1.2,
     )
 
 

@@ -101,7 +101,6 @@ class EngineResult(_Result):
     accuracy_ratio_to_fp32: Estimate | None = None
     latency: tuple[Latency, ...] = ()
     peak_memory_bytes: Count | None = None
-    build_seconds: NonNegative | None = None
 
     @model_validator(mode="after")
     def _says_why(self) -> Self:

@@ -172,7 +172,6 @@ def _engines(artifact: Engines, measured: Mapping[str, Any]) -> Iterator[EngineR
             accuracy_ratio_to_fp32=_estimate(measured["accuracy_ratio_to_fp32"].get(record.name)),
             latency=tuple(_latency(entry) for entry in measured["latency"].get(record.name, ())),
             peak_memory_bytes=measured["peak_memory_bytes"].get(record.name),
-            build_seconds=record.seconds,
         )
 
 
