@@ -9,11 +9,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from calibration.errors import CalibrationError, GraphRefused, PoisonedData
 from calibration.graph import Graph
 from calibration.statistics import Sketch, Sketches
+
+_MASK_OPERATORS = frozenset(
+    {"Add", "Where", "Expand", "Reshape", "Transpose", "Unsqueeze", "Squeeze", "Slice", "Concat"}
+)
+"""They keep -inf where it is, or move it; NaN, which others make of it, is poison wherever it is."""
 
 
 @dataclass(frozen=True)
@@ -33,27 +38,53 @@ def collect(
 ) -> Sketches:
     """Runs a prepared model over the batches and keeps a sketch of every float activation, graph inputs included.
 
-    `on_batch` gets the number of images so far; what it raises passes through, which cancels the pass. Raises
-    PoisonedData naming image and tensor on NaN or inf, CalibrationError where no image came or a batch does not fit,
-    GraphRefused where onnxruntime does not take the graph.
+    `on_batch` gets the number of images so far; what it raises passes through, which cancels the pass. The -inf that a
+    mask puts into a softmax is no value. Raises PoisonedData naming image and tensor on NaN or any other inf,
+    CalibrationError where no image came or a batch does not fit, GraphRefused where onnxruntime refuses the graph.
     """
     graph = Graph(model)
-    measured = graph.activations()
+    measured, masking = graph.activations(), _masking(graph)
     computed = [name for name in measured if name not in graph.inputs]
     session = _session(_with_outputs(model, computed), threads)
     sketches = Sketches(0, {name: Sketch() for name in measured})
     for batch in batches:
         _check_batch(batch, graph.inputs)
-        inputs = {name: batch.feeds[name] for name in measured if name in batch.feeds}
+        inputs = _without_masks({name: batch.feeds[name] for name in measured if name in batch.feeds}, masking)
         _update(sketches, inputs, batch.ids)  # before the run: poison is named where it came in
-        outputs = _run(session, computed, batch)
-        _update(sketches, dict(zip(computed, outputs, strict=True)), batch.ids)
+        outputs = dict(zip(computed, _run(session, computed, batch), strict=True))
+        _update(sketches, _without_masks(outputs, masking), batch.ids)
         sketches.images += len(batch.ids)
         if on_batch is not None:
             on_batch(sketches.images)
     if sketches.images == 0:
         raise CalibrationError("no image to calibrate with; give at least one, better a few hundred")
     return sketches
+
+
+def _masking(graph: Graph) -> frozenset[str]:
+    """Tensors whose every use ends in a Softmax, where -inf means `not this one`, as attention masks do."""
+    found: set[str] = set()
+    for node in reversed(graph.nodes):  # readers come before what they read
+        for name in node.input:
+            edges = graph.readers[name] if name else ()
+            uses = (edge.node.op_type == "Softmax" or _passes_a_mask_on(edge.node, found) for edge in edges)
+            if edges and name not in graph.outputs and all(uses):
+                found.add(name)
+    return frozenset(found)
+
+
+def _without_masks(
+    values: Mapping[str, NDArray[np.float32]], masking: frozenset[str]
+) -> dict[str, NDArray[np.float32]]:
+    """What is taken out of a softmax has no share in a range: it counts as 0."""
+    return {
+        name: np.where(array == -np.inf, np.float32(0), array) if name in masking else array
+        for name, array in values.items()
+    }
+
+
+def _passes_a_mask_on(node: NodeProto, masking: set[str]) -> bool:
+    return node.op_type in _MASK_OPERATORS and node.output[0] in masking
 
 
 def _with_outputs(model: ModelProto, names: Sequence[str]) -> ModelProto:

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any, Literal
 
-Kind = Literal["convolution", "matmul", "other"]
+Kind = Literal["convolution", "matmul", "attention", "other"]
+"""`attention`: the products of queries, keys and values in one kernel."""
 
 ITEM_BITS: Mapping[str, int] = {
     **dict.fromkeys(("float64", "int64", "uint64"), 64),
@@ -65,7 +66,8 @@ class Audit:
     """ONNX names of the products that are not INT8."""
     activation_bytes: int
     """Read and written by all kernels at batch 1, weights left out; a dynamic dimension counts as 1, so a lower bound
-    where the runtime merged the batch with another dimension. Tensors of unknown type are left out."""
+    where the runtime merged the batch with another dimension, and no amount where other axes than the batch are
+    dynamic: good for a ratio alone. Tensors of unknown type are left out."""
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "float_products": list(self.float_products)}
@@ -107,9 +109,12 @@ def operands(layer: RealizedLayer) -> tuple[RealizedTensor, ...]:
     """The tensors that are multiplied with each other, without bias, scales and a fused residual.
 
     The weight is the largest constant, and larger than a bias; without one, a convolution multiplies its first two
-    inputs, a matrix product all of them (fused attention has three).
+    inputs, a matrix product all of them. Attention multiplies the three of its output's rank; the rest is its mask.
     """
     activations = tuple(tensor for tensor in layer.inputs if not tensor.constant)
+    if layer.kind == "attention":
+        multiplied = tuple(tensor for tensor in activations if len(tensor.dims) == _rank(layer))
+        return multiplied if len(multiplied) == 3 else activations
     constants = sorted((tensor for tensor in layer.inputs if tensor.constant), key=_elements, reverse=True)
     wanted = 2 if layer.kind == "convolution" else len(activations)
     if not constants or _elements(constants[0]) == 1:
@@ -146,6 +151,10 @@ def _channels(layer: RealizedLayer) -> int:
     dims = layer.outputs[0].dims if layer.outputs else ()
     at = 1 if layer.kind == "convolution" else -1
     return dims[at] if len(dims) > 1 else 1
+
+
+def _rank(layer: RealizedLayer) -> int:
+    return len(layer.outputs[0].dims) if layer.outputs else 0
 
 
 def _elements(tensor: RealizedTensor) -> int:

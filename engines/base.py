@@ -49,12 +49,15 @@ class EngineDamaged(EngineError):
 
 
 @dataclass(frozen=True)
-class BatchProfile:
-    """Batch sizes that an engine of dynamic batch takes, and the one it is tuned for."""
+class AxisProfile:
+    """Sizes of a dynamic axis that an engine takes, and the one it is tuned for; the defaults are a batch's."""
 
     min: int = 1
     opt: int = 8
     max: int = 64
+
+
+BatchProfile = AxisProfile
 
 
 @dataclass(frozen=True)
@@ -68,18 +71,21 @@ class Target:
     """Of `PRECISIONS`; precision itself lives in the graph."""
     compute_capabilities: tuple[str, ...] = ()
     """Such as `8.6`; empty: portable (TensorRT-RTX) or the GPU at hand (TensorRT)."""
-    batch: BatchProfile = field(default_factory=BatchProfile)
+    batch: AxisProfile = field(default_factory=AxisProfile)
     threads: int = 1
     """Of a CPU session."""
     workspace_bytes: int | None = None
     """Scratch memory that a TensorRT engine may take; None: the runtime's default."""
     optional: bool = False
+    axes: Mapping[str, AxisProfile] = field(default_factory=dict)
+    """Of the dynamic axes other than the batch, by the name that the graph's dimensions carry."""
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Target:
-        """What `dataclasses.asdict` made of a target, read back from JSON."""
+        """What `dataclasses.asdict` made of a target, read back from JSON; older documents have no axes."""
         tuples = {name: tuple(document[name]) for name in ("precisions", "compute_capabilities")}
-        return cls(**{**document, **tuples, "batch": BatchProfile(**document["batch"])})
+        axes = {name: AxisProfile(**sizes) for name, sizes in document.get("axes", {}).items()}
+        return cls(**{**document, **tuples, "batch": AxisProfile(**document["batch"]), "axes": axes})
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engines.base import Arrays, EngineError, TensorInfo
+
+MASK = "mask"
+"""An input of this name says what is real (1) and what is padding (0)."""
 
 
 def wrong_feeds(inputs: Sequence[TensorInfo], feeds: Arrays) -> str | None:
@@ -20,38 +23,49 @@ def wrong_feeds(inputs: Sequence[TensorInfo], feeds: Arrays) -> str | None:
     return next((problem for info in inputs if (problem := _wrong_tensor(info, feeds[info.name]))), None)
 
 
-def random_feeds(inputs: Sequence[TensorInfo], batch_size: int, seed: int) -> dict[str, NDArray[np.generic]]:
+def random_feeds(
+    inputs: Sequence[TensorInfo], batch_size: int, seed: int, shapes: Mapping[str, Sequence[int]] | None = None
+) -> dict[str, NDArray[np.generic]]:
     """One set of input tensors: standard normal where floating, any byte where uint8, else zeros (a valid index).
 
-    A dynamic first dimension becomes the batch size; another dynamic dimension is refused.
+    An input called `mask` says what is no padding: ones. A dynamic first dimension becomes the batch size; other
+    dynamic ones take their sizes from `shapes`, which are of one sample, by input; without, they are refused.
     """
     random = np.random.default_rng(seed)
-    return {info.name: _random_tensor(info, batch_size, random) for info in inputs}
+    return {info.name: _random_tensor(info, batch_size, (shapes or {}).get(info.name), random) for info in inputs}
 
 
 def _wrong_tensor(info: TensorInfo, array: NDArray[np.generic]) -> str | None:
     expected = f"expected {info.dtype} {_written(info.shape)}"
     if str(array.dtype) != info.dtype:
         return f"input {info.name!r} is {array.dtype}; {expected}"
-    fits = len(array.shape) == len(info.shape) and all(
-        want in (-1, have) for want, have in zip(info.shape, array.shape, strict=True)
+    return (
+        None if _fits(info.shape, array.shape) else f"input {info.name!r} has shape {_written(array.shape)}; {expected}"
     )
-    return None if fits else f"input {info.name!r} has shape {_written(array.shape)}; {expected}"
 
 
-def _random_tensor(info: TensorInfo, batch_size: int, random: np.random.Generator) -> NDArray[np.generic]:
-    if not info.shape or info.shape[0] not in (-1, batch_size) or -1 in info.shape[1:]:
+def _random_tensor(
+    info: TensorInfo, batch_size: int, sample: Sequence[int] | None, random: np.random.Generator
+) -> NDArray[np.generic]:
+    shape = (batch_size, *(info.shape[1:] if sample is None else sample))
+    if -1 in shape or not _fits(info.shape, shape):
+        samples = "" if sample is None else f" and samples of {_written(sample)}"
         raise EngineError(
-            f"input {info.name!r} has shape {_written(info.shape)}: no tensor of batch size {batch_size} follows "
-            "from it; give real inputs, or fix the other dimensions when exporting"
+            f"input {info.name!r} has shape {_written(info.shape)}: no tensor of batch size {batch_size}{samples} "
+            "follows from it; give real inputs or the shape of a sample, or fix the other dimensions when exporting"
         )
-    shape = (batch_size, *info.shape[1:])
     dtype = np.dtype(info.dtype)
+    if info.name == MASK:
+        return np.ones(shape, dtype)
     if dtype.kind == "f":
         return random.standard_normal(shape).astype(dtype)
     if dtype == np.uint8:
         return random.integers(0, 256, shape, dtype=np.uint8)
     return np.zeros(shape, dtype)
+
+
+def _fits(wanted: Sequence[int], found: Sequence[int]) -> bool:
+    return len(wanted) == len(found) and all(want in (-1, have) for want, have in zip(wanted, found, strict=True))
 
 
 def _written(shape: Sequence[int]) -> str:

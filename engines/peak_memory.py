@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,10 +23,12 @@ def peak_memory_bytes(
     target: Target,
     batch_size: int,
     timeout_seconds: float = TIMEOUT_SECONDS,
+    shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> int:
     """Peak resident host memory of a process that opens the engine and runs one batch, interpreter and libraries
     included. Of a GPU's engine it is the host's share alone: what a discrete GPU allocates is not counted.
 
+    `shapes` are of one sample, by input: for inputs with other dynamic dimensions than the batch.
     Raises EngineError with the end of what that process said when it fails or takes too long.
     """
     where = f"{engine.name}: peak host memory at batch size {batch_size}"
@@ -35,6 +38,7 @@ def peak_memory_bytes(
         "sha256": sha256,
         "target": asdict(target),
         "batch_size": batch_size,
+        "shapes": {name: list(shape) for name, shape in (shapes or {}).items()},
     }
     try:
         child = subprocess.run(  # noqa: S603 - this interpreter, this module
@@ -71,7 +75,7 @@ def main() -> int:
     target = Target.from_json(request["target"])
     try:
         with ENGINES[request["runtime"]].open(Path(request["engine"]), request["sha256"], target) as session:
-            session.run(random_feeds(session.inputs, request["batch_size"], seed=0))
+            session.run(random_feeds(session.inputs, request["batch_size"], seed=0, shapes=request["shapes"]))
             peak_host_bytes = high_water_mark_bytes()
     except EngineError as error:
         sys.stderr.write(f"{error}\n")

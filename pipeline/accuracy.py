@@ -13,9 +13,10 @@ from engines.base import Session
 from pipeline.artifact import Artifacts, Graph, Student, Teacher
 from pipeline.context import Context
 from pipeline.data import Dataset
-from pipeline.distillation.trainer import predictions
-from pipeline.exporter import INPUT
+from pipeline.intervals import Interval, bootstrap, bootstrap_ratio, share, share_ratio
 from pipeline.parity import ReferenceSession
+from pipeline.predictions import predictions
+from pipeline.tasks.task import Statistics
 from pipeline.weights import load_network
 
 BATCH_SIZE = 64
@@ -26,16 +27,16 @@ Run = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
 
 @dataclass(frozen=True)
 class Predictions:
-    """Outputs of one form of the network, one row a test image."""
+    """What one form of the network answers on the test split, and what the metric needs of it."""
 
-    outputs: NDArray[Any]
-    """(images, outputs)."""
-    correct: NDArray[np.bool_]
-    """(images,)."""
+    outputs: Mapping[str, NDArray[Any]]
+    """By name, (samples, ...)."""
+    statistics: Statistics
+    """(samples, k)."""
 
 
 class TestSplit:
-    """The images that no other stage has seen."""
+    """The samples that no other stage has seen."""
 
     __test__ = False  # not a test class, whatever its name suggests to pytest
 
@@ -43,6 +44,30 @@ class TestSplit:
         self.dataset, self._context = dataset, context
         self.indices = dataset.indices("test")
         self.labels = dataset.labels(self.indices)
+
+    def metric(self, found: Predictions) -> Interval:
+        """The task's metric with its interval."""
+        if self._context.task.counts_samples:
+            return share(found.statistics[:, 0] > 0)
+        return bootstrap(found.statistics, self._context.task.metric_of)
+
+    def ratio(self, found: Predictions, reference: Predictions) -> Interval | None:
+        """Of the metric to a reference's; None where the reference has nothing to divide by."""
+        if float(self._context.task.metric_of(reference.statistics.sum(axis=0))) <= 0:
+            return None
+        if self._context.task.counts_samples:
+            return share_ratio(found.statistics[:, 0] > 0, reference.statistics[:, 0] > 0)
+        return bootstrap_ratio(found.statistics, reference.statistics, self._context.task.metric_of)
+
+    @property
+    def interval_in_words(self) -> str:
+        """How the intervals come about."""
+        return "Wilson score" if self._context.task.counts_samples else "bootstrap over samples"
+
+    @property
+    def chance(self) -> float:
+        """The metric of the best answer that does not look at its input."""
+        return self._context.task.chance(self.labels, len(self.dataset.classes))
 
     def of_networks(self, inputs: Artifacts) -> Iterator[tuple[str, Predictions]]:
         """Teacher, baseline where there is one, and student, in torch."""
@@ -61,19 +86,20 @@ class TestSplit:
         return self._batched(reference.run, BATCH_SIZE)
 
     def of_session(self, session: Session, smallest_batch: int, largest_batch: int) -> Predictions:
-        """An engine that runs here, in batches that its profile takes."""
+        """An engine that runs here, in batches that it takes."""
         return self._batched(session.run, max(min(BATCH_SIZE, largest_batch), smallest_batch), smallest_batch)
 
     def _batched(self, run: Run, batch_size: int, smallest_batch: int = 1) -> Predictions:
-        parts = []
+        parts: list[dict[str, NDArray[Any]]] = []
+        names = self._context.task.outputs
         for start in range(0, len(self.indices), batch_size):
             self._context.cancellation.check()
             part = self.indices[start : start + batch_size]
             # The last batch may be smaller than the engine takes: it is filled by repetition, which is cut off again.
             filled = np.resize(part, max(len(part), smallest_batch))
-            outputs = run({INPUT: self.dataset.images(filled)})[self._context.task.outputs[0]]
-            parts.append(outputs[: len(part)])
-        return self._judged(np.concatenate(parts))
+            outputs = run(self.dataset.inputs(filled))
+            parts.append({name: outputs[name][: len(part)] for name in names})
+        return self._judged({name: np.concatenate([part[name] for part in parts]) for name in names})
 
-    def _judged(self, outputs: NDArray[Any]) -> Predictions:
-        return Predictions(outputs, self._context.task.correct(outputs, self.labels))
+    def _judged(self, outputs: Mapping[str, NDArray[Any]]) -> Predictions:
+        return Predictions(outputs, self._context.task.statistics(outputs, self.labels))

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,31 @@ class Splits(Artifact):
 
 @dataclass(frozen=True)
 class Teacher(Artifact):
-    """teacher.safetensors, model.json, metrics.json, events.jsonl."""
+    """teacher.safetensors, model.json, metrics.json, events.jsonl; of further teachers `teacher_files`."""
+
+
+class TeacherFiles(NamedTuple):
+    """Of one of several teachers."""
+
+    weights: str
+    model: str
+
+
+def teacher_files(index: int) -> TeacherFiles:
+    """Of the teacher of this index: teacher.safetensors and model.json, teacher-2.safetensors and model-2.json, …"""
+    suffix = "" if index == 0 else f"-{index + 1}"
+    return TeacherFiles(f"teacher{suffix}.safetensors", f"model{suffix}.json")
+
+
+TARGET = "target.json"
 
 
 @dataclass(frozen=True)
 class Student(Artifact):
-    """student.safetensors (best on validation), last.safetensors, baseline.safetensors, model.json, metrics.json."""
+    """student.safetensors (best on validation), last.safetensors, baseline.safetensors, model.json, metrics.json.
+
+    With a target also target.json: what was tried to reach it.
+    """
 
 
 @dataclass(frozen=True)
@@ -91,6 +110,10 @@ class Artifacts:
 
     def __contains__(self, kind: object) -> bool:
         return kind in self._by_kind
+
+    def by_kind(self) -> dict[type[Artifact], Artifact]:
+        """All of them."""
+        return dict(self._by_kind)
 
     def only(self, kinds: Iterable[type[Artifact]]) -> Artifacts:
         """What a stage declared, and nothing else."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,10 +13,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, 
 
 from engines import ENGINES, PRECISIONS
 from engines.audit import summarize
-from engines.base import BatchProfile, BuildCancelled, BuiltEngine, Engine, Target
+from engines.base import AxisProfile, BuildCancelled, BuiltEngine, Engine, Target
 from pipeline.cancellation import Cancellation
 from pipeline.engine_errors import engine_errors_explained
 from pipeline.errors import Cancelled, NotAcceptable
+from pipeline.interface import BATCH
 from pipeline.names import checked_distinct, unknown
 from pipeline.progress import Progress
 
@@ -31,9 +33,34 @@ class Profile(BaseModel):
 
     @model_validator(mode="after")
     def _ordered(self) -> Profile:
-        if not self.min <= self.opt <= self.max:
-            raise ValueError(f"min {self.min}, opt {self.opt}, max {self.max} must rise in this order")
+        _require_rising(self.min, self.opt, self.max)
         return self
+
+
+class AxisSizes(BaseModel):
+    """Sizes of another dynamic axis: no default would fit every network."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min: PositiveInt
+    opt: PositiveInt
+    max: PositiveInt
+
+    @model_validator(mode="after")
+    def _ordered(self) -> AxisSizes:
+        _require_rising(self.min, self.opt, self.max)
+        return self
+
+
+def _require_rising(least: int, tuned: int, most: int) -> None:
+    if not least <= tuned <= most:
+        raise ValueError(f"min {least}, opt {tuned}, max {most} must rise in this order")
+
+
+def _checked_axes(axes: Mapping[str, AxisSizes]) -> Mapping[str, AxisSizes]:
+    if BATCH in axes:
+        raise ValueError(f"the sizes of '{BATCH}' have a key of their own: {BATCH} = {{ min = …, opt = …, max = … }}")
+    return axes
 
 
 def _checked_capability(value: str) -> str:
@@ -55,6 +82,8 @@ class TargetSettings(BaseModel):
     compute_capabilities: Annotated[tuple[Capability, ...], AfterValidator(checked_distinct)] = ()
     """Such as `8.6`; empty: portable (tensorrt-rtx) or the GPU at hand (tensorrt)."""
     batch: Profile = Profile()
+    axes: Annotated[Mapping[str, AxisSizes], AfterValidator(_checked_axes)] = {}
+    """Of the dynamic axes other than the batch, by name."""
     workspace_mb: PositiveInt | None = None
     """Scratch memory that a TensorRT engine may take, in MiB."""
     optional: bool = False
@@ -83,7 +112,7 @@ class TargetSettings(BaseModel):
                 raise ValueError(f"{engine.never_builds[precision]}; take '{precision}' out of precisions")
         given = {"compute_capabilities": self.compute_capabilities, "workspace_mb": self.workspace_mb}
         # A profile has a default, so its value does not tell whether it was asked for.
-        for key, asked in {**given, "batch": "batch" in self.model_fields_set}.items():
+        for key, asked in {**given, "batch": BATCH in self.model_fields_set, "axes": self.axes}.items():
             if asked and not engine.for_gpu:
                 raise ValueError(f"{key} is for GPUs, {self.runtime} runs on a CPU; take it out")
         return self
@@ -99,11 +128,38 @@ class TargetSettings(BaseModel):
             runtime=self.runtime,
             precisions=self.precisions,
             compute_capabilities=self.compute_capabilities,
-            batch=BatchProfile(self.batch.min, self.batch.opt, self.batch.max),
+            batch=_axis_profile(self.batch),
+            axes={name: _axis_profile(sizes) for name, sizes in self.axes.items()},
             threads=threads,
             workspace_bytes=None if self.workspace_mb is None else self.workspace_mb << 20,
             optional=self.optional,
         )
+
+
+def _axis_profile(sizes: Profile | AxisSizes) -> AxisProfile:
+    return AxisProfile(sizes.min, sizes.opt, sizes.max)
+
+
+def missing_profiles(settings: TargetSettings, dynamic: Iterable[str]) -> list[str]:
+    """What a target must still say, given the dynamic axes of the export: a sentence for each axis without sizes."""
+    if not ENGINES[settings.runtime].for_gpu:
+        return []
+    return [
+        f"axis '{name}' is dynamic ([export] dynamic), and {settings.runtime} has to know its sizes: "
+        f"add axes.{name} = {{ min = …, opt = …, max = … }}"
+        for name in dynamic
+        if name != BATCH and name not in settings.axes
+    ]
+
+
+def unused_profiles(settings: TargetSettings, dynamic: Iterable[str]) -> list[str]:
+    """What a target says in vain, given the dynamic axes of the export: a sentence for each axis that is not one."""
+    axes = tuple(dynamic)
+    return [
+        f"axes.{name} is for an axis that [export] leaves fixed; take it out, or add '{name}' to [export] dynamic"
+        for name in settings.axes
+        if name not in axes
+    ]
 
 
 def built_engine(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.cancellation import Cancellation
 from pipeline.progress import Progress
-from pipeline.tasks import Task
+from pipeline.tasks.task import Task
+from pipeline.world import World
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,20 @@ class Context:
     """What user files' paths are relative to."""
     progress: Progress
     cancellation: Cancellation
+    cache: Path
+    """For what costs much to compute and can be computed again; shared by all runs of a workspace."""
     checkpoints: Path
     """Kept when the stage is killed, removed when it is done."""
     log: Path
     """A text file that stays with the artifact."""
 
+    world: World = field(default_factory=World)
+    """The processes that train together."""
+
     def say(self, line: str) -> None:
         """A line for the person who watches and for the log."""
+        if not self.world.leads:
+            return
         self.progress.say(f"  {line}")
         with self.log.open("a", encoding="utf-8") as file:
             file.write(line + "\n")

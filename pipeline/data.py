@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,24 +15,42 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from pipeline.artifact import Splits
 from pipeline.context import Context
 from pipeline.errors import IntegrityError, RecipeError
+from pipeline.interface import IMAGE, InputSpec, Interface
 from pipeline.preprocess import Preprocess
-from pipeline.samples import ImageFolder, Samples, digits, digits_file, from_factory, npz
+from pipeline.samples import (
+    Axes,
+    ImageFolder,
+    Raw,
+    Samples,
+    digit_canvases,
+    digit_rows,
+    digits,
+    digits_file,
+    from_factory,
+    npz,
+)
 from pipeline.splits import SplitName
+from pipeline.tasks.task import Task, interface_of
 from pipeline.userfile import split_specification, user_file
 
-# Preprocessed images are kept in memory up to this size; beyond it they are made anew for each batch.
+# Preprocessed inputs are kept in memory up to this size; beyond it they are made anew for each batch.
 KEPT_BYTES = 1 << 30
 
-
+BuiltIn = Literal["digits", "digit-canvases", "digit-rows"]
+BUILT_IN: Mapping[BuiltIn, Callable[[Task], Samples]] = {
+    "digits": digits,
+    "digit-canvases": digit_canvases,
+    "digit-rows": digit_rows,
+}
 Text = Annotated[str, Field(min_length=1)]
 
 
 class Source(BaseModel):
-    """Where the images come from: exactly one of the four."""
+    """Where the samples come from: exactly one of the four."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    source: Literal["digits"] | None = None
+    source: BuiltIn | None = None
     npz: Text | None = None
     folder: Text | None = None
     factory: Text | None = None
@@ -64,14 +82,21 @@ class Source(BaseModel):
             raise RecipeError(f"{key} '{name}': there is no {kind} {path}; paths are relative to the recipe")
         return name, path
 
-    def open(self, recipe_folder: Path) -> Samples:
-        """The raw samples."""
+    def open(self, recipe_folder: Path, task: Task, axes: Axes | None = None) -> Samples:
+        """The raw samples; `axes` are of the arrays of a .npz or a factory that are fed as they are."""
         name, path = self.file(recipe_folder)
         if self.factory is not None:
-            return from_factory(name, recipe_folder)
+            return from_factory(name, recipe_folder, task, axes)
         if self.source is not None:
-            return digits()
-        return npz(path) if self.npz else ImageFolder(path)
+            return BUILT_IN[self.source](task)
+        if self.npz is not None:
+            return npz(path, task, axes)
+        if task.name != "classification":
+            raise RecipeError(
+                f"[data] folder '{name}' says one class for each image, which the task '{task.name}' does not learn; "
+                "give its labels in a npz or by a factory"
+            )
+        return ImageFolder(path)
 
 
 @dataclass(frozen=True)
@@ -80,34 +105,63 @@ class Record:
 
     id: str
     sha256: str
-    """Of shape, dtype and pixels of the raw image."""
-    label: int
+    """Of the raw sample, `content_digest`."""
+    label: int | str
+    """The class, or the `content_digest` of a label that is no single whole number."""
     split: SplitName
 
 
 @dataclass
 class Dataset:
-    """Preprocessed images by index. Each raw image is verified against its digest when it is read."""
+    """Preprocessed inputs by index. Each raw sample is verified against its digest when it is read."""
 
     samples: Samples
     records: Sequence[Record]
-    preprocess: Preprocess
-    classes: tuple[str, ...]
-    shape: tuple[int, int, int]
-    """(channels, height, width) of a preprocessed image."""
-    _kept: dict[int, NDArray[np.float32]] = field(default_factory=dict)
+    interface: Interface
+    preprocess: Preprocess | None
+    """Of images; None where arrays are fed as they are."""
+    dense: bool = False
+    """Whether a label is an image, which is resized and cropped with the input."""
+    _inputs: dict[str, NDArray[Any]] | None = field(init=False)
+    _read: NDArray[np.bool_] = field(init=False)
+    _labels: NDArray[Any] | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        count, specs = len(self.records), self.interface.inputs
+        needed = sum(np.dtype(spec.dtype).itemsize * int(np.prod(spec.shape)) for spec in specs) * count
+        # Memory is taken where it is first written, not here.
+        self._inputs = (
+            {spec.name: np.empty((count, *spec.shape), spec.dtype) for spec in specs} if needed <= KEPT_BYTES else None
+        )
+        self._read = np.zeros(count, np.bool_)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Their names."""
+        return self.samples.classes
 
     def indices(self, split: SplitName) -> NDArray[np.int64]:
         """Of a split's samples, in the order of the source."""
         return np.asarray([index for index, record in enumerate(self.records) if record.split == split], np.int64)
 
-    def images(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
-        """(len(indices), channels, height, width)."""
-        return np.stack([self._image(int(index)) for index in indices])
+    def inputs(self, indices: Sequence[int] | NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """By name in the interface's order, each (len(indices), *shape)."""
+        picked = np.asarray(indices, np.int64)
+        if self._inputs is None:
+            samples = [self._sample(index) for index in picked.tolist()]
+            return {name: np.stack([sample[name] for sample in samples]) for name in self.interface.input_names}
+        for index in picked[~self._read[picked]].tolist():
+            for name, array in self._sample(index).items():
+                self._inputs[name][index] = array
+            self._read[index] = True
+        return {name: array[picked] for name, array in self._inputs.items()}
 
-    def labels(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """(len(indices),)."""
-        return np.asarray([self.records[index].label for index in indices], np.int64)
+    def labels(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[Any]:
+        """(len(indices), ...) as the task stores them."""
+        if self._labels is None:
+            self._labels = self._verified_labels()
+        found: NDArray[Any] = self._labels[np.asarray(indices, np.int64)]
+        return found
 
     def ids(self, indices: Sequence[int] | NDArray[np.int64]) -> list[str]:
         """What the user knows the samples by."""
@@ -119,48 +173,76 @@ class Dataset:
         for start in range(0, len(indices), batch_size):
             yield indices[start : start + batch_size]
 
-    def _image(self, index: int) -> NDArray[np.float32]:
-        if index in self._kept:
-            return self._kept[index]
+    def _sample(self, index: int) -> dict[str, NDArray[Any]]:
         raw, record = self.samples.raw(index), self.records[index]
         if content_digest(raw) != record.sha256:
-            raise IntegrityError(
-                f"image {record.id} is not the one that was split: the data changed while it was used, "
-                "or a factory makes other images each time; run again from the data stage"
-            )
-        image = self.preprocess.apply(raw, f"image {record.id}")
-        if len(self.records) * image.nbytes <= KEPT_BYTES:
-            self._kept[index] = image
-        return image
+            raise self._changed(f"{self.samples.noun} {record.id}")
+        return prepared(raw, self.preprocess, f"{self.samples.noun} {record.id}")
+
+    def _verified_labels(self) -> NDArray[Any]:
+        for label, record in zip(self.samples.labels, self.records, strict=True):
+            if recorded_label(label) != record.label:
+                raise self._changed(f"the label of {self.samples.noun} {record.id}")
+        return prepared_labels(self.samples.labels, self.preprocess if self.dense else None)
+
+    def _changed(self, what: str) -> IntegrityError:
+        return IntegrityError(
+            f"{what} is not the one that was split: the data changed while it was used, "
+            f"or a factory makes other {self.samples.noun}s each time; run again from the data stage"
+        )
 
 
-def network_interface(splits: Splits, context: Context) -> tuple[tuple[int, int, int], int]:
-    """(channels, height, width) that a network takes, and the length of its output for one image."""
-    channels, height, width = splits.json("preprocess.json")["shape"]
-    return (channels, height, width), context.task.output_size(len(splits.json("classes.json")))
+def read_interface(splits: Splits, context: Context) -> Interface:
+    """What a network must take and give, from the artifact alone."""
+    specs = tuple(
+        InputSpec(each["name"], each["dtype"], tuple(each["shape"]), tuple(each["axes"]))
+        for each in splits.json("inputs.json")
+    )
+    return interface_of(context.task, specs, len(splits.json("classes.json")))
 
 
-def open_dataset(splits: Splits, recipe_folder: Path) -> Dataset:
-    """The images that a `data` stage split."""
-    samples = Source.model_validate(splits.json("source.json")).open(recipe_folder)
+def open_dataset(splits: Splits, context: Context) -> Dataset:
+    """The samples that a `data` stage split."""
+    interface, document = read_interface(splits, context), splits.json("preprocess.json")
+    axes = None if document["preprocess"] else {spec.name: spec.axes for spec in interface.inputs}
+    source = Source.model_validate(splits.json("source.json"))
+    samples = source.open(context.recipe_folder, context.task, axes)
     records = [Record(**record) for record in splits.json("splits.json")]
     if len(samples) != len(records):
         raise IntegrityError(
             f"the data holds {len(samples)} samples, {len(records)} were split; run again from the data stage"
         )
-    document = splits.json("preprocess.json")
-    channels, height, width = document["shape"]
-    return Dataset(
-        samples=samples,
-        records=records,
-        preprocess=Preprocess.model_validate(document["preprocess"]),
-        classes=tuple(splits.json("classes.json")),
-        shape=(channels, height, width),
-    )
+    if list(samples.classes) != splits.json("classes.json"):
+        raise IntegrityError("the data names other classes than those that were split; run again from the data stage")
+    preprocess = None if axes else Preprocess.model_validate(document["preprocess"])
+    return Dataset(samples, records, interface, preprocess, context.task.dense)
 
 
-def content_digest(raw: NDArray[Any]) -> str:
-    """SHA-256 of an image's shape, dtype and pixels: equal images have equal digests whatever their file."""
-    digest = hashlib.sha256(f"{raw.shape} {raw.dtype.str} ".encode())
-    digest.update(np.ascontiguousarray(raw).tobytes())
+def prepared(raw: Raw, preprocess: Preprocess | None, name: str) -> dict[str, NDArray[Any]]:
+    """A raw sample as a network takes it, by input name; raises DataRejected where an image does not fit."""
+    if isinstance(raw, Mapping):
+        return dict(raw)
+    return {IMAGE: raw if preprocess is None else preprocess.apply(raw, name)}
+
+
+def prepared_labels(labels: NDArray[Any], preprocess: Preprocess | None) -> NDArray[Any]:
+    """Labels as they stand beside the inputs: images of classes follow their image's resize and crop."""
+    if preprocess is None or (preprocess.resize is None and preprocess.crop is None) or not len(labels):
+        return labels
+    return np.stack([preprocess.apply_to_label(label) for label in labels])
+
+
+def recorded_label(label: Any) -> int | str:
+    """What a record keeps of one sample's label."""
+    array = np.asarray(label)
+    return int(array) if array.ndim == 0 and array.dtype.kind in "iu" else content_digest(array)
+
+
+def content_digest(raw: Raw) -> str:
+    """SHA-256 of names, shapes, types and values: equal samples have equal digests whatever their file."""
+    digest = hashlib.sha256()
+    parts = raw.items() if isinstance(raw, Mapping) else [("", raw)]
+    for name, array in parts:
+        digest.update(f"{name}{array.shape} {array.dtype.str} ".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

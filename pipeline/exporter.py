@@ -1,43 +1,71 @@
-"""torch -> ONNX through the dynamo exporter: dynamic batch, one file, the same bytes from every folder."""
+"""torch -> ONNX through the dynamo exporter: named dynamic axes, one file, the same bytes from every folder."""
 
 from __future__ import annotations
 
 import ast
 import contextlib
+import inspect
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import NotAcceptable
+from pipeline.interface import BATCH, InputSpec, Interface
 
 if TYPE_CHECKING:
     import onnx
-    from torch import nn
+    from torch import Tensor, nn
 
-INPUT = "input"
 # protobuf's limit is 2 GiB; the headroom is for what quantization adds.
 LARGEST_FILE_BYTES = 1_500_000_000
 
 
-def exported(network: nn.Module, shape: Sequence[int], outputs: Sequence[str], opset: int) -> onnx.ModelProto:
-    """The network's graph in FP32, still with the exporter's metadata.
+def exported(
+    network: nn.Module, interface: Interface, outputs: Sequence[str], opset: int, dynamic: Sequence[str] = (BATCH,)
+) -> onnx.ModelProto:
+    """The network's graph in FP32, still with the exporter's metadata; its dimensions carry the names in `dynamic`.
 
-    Raises NotAcceptable where the network cannot be exported or the exporter writes another opset than asked for.
+    Raises NotAcceptable where the network cannot be exported, turns one of these axes into a number, or the exporter
+    writes another opset than asked for.
     """
+    model = _as_exported(network, interface, outputs, opset, dynamic)
+    found = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    if found != opset:
+        raise NotAcceptable(f"opset {opset} was asked for and the exporter wrote {found}; set [export] opset = {found}")
+    for spec in interface.inputs:
+        _require_dynamic(model, spec, dynamic)
+    if model.ByteSize() > LARGEST_FILE_BYTES:
+        raise NotAcceptable(f"the graph has {model.ByteSize():,} bytes; one file holds {LARGEST_FILE_BYTES:,}")
+    return model
+
+
+def resized(interface: Interface, sizes: Mapping[str, int]) -> Interface:
+    """With other sizes of some named axes."""
+    inputs = tuple(
+        replace(spec, shape=tuple(sizes.get(name, size) for name, size in spec.axes_sizes().items()))
+        for spec in interface.inputs
+    )
+    return replace(interface, inputs=inputs)
+
+
+def _as_exported(
+    network: nn.Module, interface: Interface, outputs: Sequence[str], opset: int, dynamic: Sequence[str]
+) -> onnx.ModelProto:
     import torch
 
-    example = torch.zeros((2, *shape))
+    examples = _examples(interface, dynamic)
     with _quiet_exporter():
         try:
             program = torch.onnx.export(
                 network.eval(),
-                (example,),
+                examples,
                 dynamo=True,
                 opset_version=opset,
-                input_names=[INPUT],
-                output_names=list(outputs),
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                input_names=list(interface.input_names),
+                output_names=_names_as_returned(network, examples, outputs),
+                dynamic_shapes=_dynamic_shapes(network, interface, dynamic),
                 external_data=False,
                 verbose=False,
             )
@@ -45,19 +73,66 @@ def exported(network: nn.Module, shape: Sequence[int], outputs: Sequence[str], o
             raise NotAcceptable(f"the network cannot be exported: {_reason(error)}") from error
     if program is None:
         raise NotAcceptable("the network cannot be exported: the exporter returned nothing")
-    model: onnx.ModelProto = program.model_proto
-    found = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
-    if found != opset:
-        raise NotAcceptable(f"opset {opset} was asked for and the exporter wrote {found}; set [export] opset = {found}")
-    batch = model.graph.input[0].type.tensor_type.shape.dim[0]
-    if not batch.dim_param:
+    return program.model_proto
+
+
+def _examples(interface: Interface, dynamic: Sequence[str]) -> tuple[Tensor, ...]:
+    """Two samples. A dynamic axis of size 1 gets 2: torch.export takes sizes of 0 and 1 for constants."""
+    sizes = {name: max(size, 2) for name, size in interface.axes().items() if name in dynamic}
+    return resized(interface, sizes).zeros(2)
+
+
+def _dynamic_shapes(network: nn.Module, interface: Interface, dynamic: Sequence[str]) -> tuple[Any, ...]:
+    """For each input, which of its dimensions is which axis: one `Dim` an axis, so equal names are equal sizes."""
+    import torch
+
+    axes = {name: torch.export.Dim(name) for name in dynamic}
+    shapes = tuple(
+        {at: axes[name] for at, name in enumerate((BATCH, *spec.axes)) if name in axes} for spec in interface.inputs
+    )
+    first = next(iter(inspect.signature(network.forward).parameters.values()))
+    return (shapes,) if first.kind is inspect.Parameter.VAR_POSITIONAL else shapes
+
+
+def _names_as_returned(network: nn.Module, examples: tuple[Tensor, ...], outputs: Sequence[str]) -> list[str]:
+    """A dict is flattened in its own order, which need not be the task's."""
+    import torch
+
+    with torch.no_grad():
+        found = network(*examples)
+    return list(found) if isinstance(found, Mapping) else list(outputs)
+
+
+def _put_in_order(model: onnx.ModelProto, outputs: Sequence[str]) -> None:
+    by_name = {value.name: value for value in model.graph.output}
+    if set(by_name) != set(outputs):
+        raise NotAcceptable(f"the exported graph gives {', '.join(by_name)}; the task wants {', '.join(outputs)}")
+    ordered = [by_name[name] for name in outputs]
+    del model.graph.output[:]
+    model.graph.output.extend(ordered)
+
+
+def _require_dynamic(model: onnx.ModelProto, spec: InputSpec, dynamic: Sequence[str]) -> None:
+    """The exporter makes an axis constant, or two axes one, where the network leaves it no choice, and says nothing."""
+    value = next(value for value in model.graph.input if value.name == spec.name)
+    for dim, axis in zip(value.type.tensor_type.shape.dim, (BATCH, *spec.axes), strict=True):
+        if axis not in dynamic or dim.dim_param == axis:
+            continue
+        if dim.dim_param:
+            raise NotAcceptable(
+                f"the network takes inputs '{spec.name}' only where '{axis}' is {dim.dim_param}; "
+                f"take '{axis}' out of [export] dynamic, or let the network take any"
+            )
+        if axis == BATCH:
+            raise NotAcceptable(
+                f"the exported graph takes batches of {dim.dim_value} alone: the network turns its batch size into a "
+                "number, as len(x) and int(x.shape[0]) do; use x.flatten(1) or x.reshape(x.shape[0], -1)"
+            )
         raise NotAcceptable(
-            f"the exported graph takes batches of {batch.dim_value} alone: the network turns its batch size into a "
-            "number, as len(x) and int(x.shape[0]) do; use x.flatten(1) or x.reshape(x.shape[0], -1)"
+            f"the exported graph takes '{spec.name}' of {axis} {dim.dim_value} alone: the network turns its {axis} "
+            "into a number, as int(x.shape[i]), x.chunk(n) and a parameter of that size do; compute with x.shape[i] "
+            f"and with scale factors, or take '{axis}' out of [export] dynamic"
         )
-    if model.ByteSize() > LARGEST_FILE_BYTES:
-        raise NotAcceptable(f"the graph has {model.ByteSize():,} bytes; one file holds {LARGEST_FILE_BYTES:,}")
-    return model
 
 
 def source_modules(model: onnx.ModelProto) -> dict[str, str]:

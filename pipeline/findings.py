@@ -8,21 +8,26 @@ from typing import Any
 from pipeline.reporting.result import Estimate, Finding
 
 
-def accuracy_findings(measured: Mapping[str, Any], classes: int) -> Iterator[Finding]:
-    """What no ratio between two engines shows: networks that learned nothing, or lost much on the way."""
+def accuracy_findings(measured: Mapping[str, Any], chance: float) -> Iterator[Finding]:
+    """What no ratio between two engines shows: networks that learned nothing, or lost much on the way.
+
+    `chance` is the metric of the best answer on the test split that does not look at its input.
+    """
+    metric = measured["metric"]
     accuracy = {name: Estimate(**found) for name, found in measured["accuracy"].items()}
     teacher, student, baseline = accuracy["teacher"], accuracy["student"], accuracy.get("baseline")
     for name, found in (("teacher", teacher), ("student", student)):
-        if found.low <= 1 / classes:
-            message = f"the {name} is at the level of chance ({found.value:.1%} with {classes} classes)"
+        if found.low <= chance:
+            found_and_chance = f"{metric} {found.value:.1%}; the best constant answer has {chance:.1%}"
+            message = f"the {name} is at the level of chance ({found_and_chance})"
             yield Finding(severity="error", message=f"{message}: another class order or preprocessing, or no training?")
     if student.high < teacher.low:
-        lost = teacher.value - student.value
-        yield Finding(severity="warning", message=f"the student is {lost:.1%} less accurate than its teacher")
+        lost = f"{(teacher.value - student.value) * 100:.1f} points"
+        yield Finding(severity="warning", message=f"the student's {metric} is {lost} below its teacher's")
     if baseline is not None and student.high < baseline.low:
-        gap = baseline.value - student.value
-        message = f"labels alone teach this student better than the teacher does, by {gap:.1%}"
-        yield Finding(severity="warning", message=f"{message}: look at temperature, alpha and the teacher")
+        gap = f"{(baseline.value - student.value) * 100:.1f} points of {metric}"
+        message = f"labels alone teach this student better than the teacher does, by {gap}"
+        yield Finding(severity="warning", message=f"{message}: look at the loss terms, their weights and the teacher")
 
 
 def timing_findings(measured: Mapping[str, Any]) -> Iterator[Finding]:

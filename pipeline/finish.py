@@ -25,7 +25,8 @@ def finish(command: Callable[[Cancellation], Outcome], as_json: bool) -> int:
         with cancellation.listening():
             outcome = command(cancellation)
             code = outcome.exit_code
-            _show(outcome, as_json)
+            if not outcome.silent:
+                _show(outcome, as_json)
     except EdgestillError as error:
         code = failed(error, as_json)
     except MemoryError:

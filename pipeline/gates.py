@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.reporting.result import EngineResult, Estimate, GateResult, Latency
+from pipeline.reporting.formats import counted
+from pipeline.reporting.result import EngineResult, Estimate, GateResult, Latency, Search
 
 Sense = Literal["at least", "at most"]
 
@@ -18,15 +19,18 @@ class Gates(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     accuracy: Annotated[float, Field(gt=0, le=1)] | None = None
-    """The least accuracy of every engine."""
+    """The least that every engine reaches in the task's metric, whatever that is called."""
     accuracy_ratio_to_fp32: Annotated[float, Field(gt=0, le=1)] | None = None
-    """The least share of its own FP32 engine's accuracy that an FP16 or INT8 engine keeps."""
+    """The least share of its own FP32 engine's metric that an FP16 or INT8 engine keeps."""
     latency_ratio_to_fp32: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """The most time that an FP16 or INT8 engine takes of its own FP32 engine's, at every batch size (medians)."""
 
 
-def gate_results(gates: Gates, engines: Sequence[EngineResult]) -> tuple[GateResult, ...]:
-    """One result for each limit and engine; a limit that no engine here could be held against is inconclusive."""
+def gate_results(gates: Gates, engines: Sequence[EngineResult], sample: str = "image") -> tuple[GateResult, ...]:
+    """One result for each limit and engine; a limit that no engine here could be held against is inconclusive.
+
+    `sample` is what one sample of the test split is called, for the words.
+    """
     measured = [engine for engine in engines if engine.state == "measured"]
     results: list[GateResult] = []
     for name, limit, found in (
@@ -36,10 +40,24 @@ def gate_results(gates: Gates, engines: Sequence[EngineResult]) -> tuple[GateRes
     ):
         if limit is None:
             continue
-        judged = [result for engine in measured for result in found(engine, limit)]
+        judged = [result for engine in measured for result in found(engine, limit, sample)]
         nowhere = _undecided(name, limit, "every engine", "no engine that it applies to was measured here")
         results += judged or [nowhere]
     return tuple(results)
+
+
+def target_gate(search: Search) -> GateResult:
+    """A student that was searched for and not found is a failed gate."""
+    as_asked = search.wanted_as if search.wanted_as != f"{search.wanted:g}" else ""
+    why = "" if search.met else search.stopped
+    return GateResult(
+        name="distill.target",
+        limit=search.wanted,
+        value=search.best,
+        state="passed" if search.met else "failed",
+        subject="student, validation",
+        detail="; ".join(part for part in (as_asked, why) if part),
+    )
 
 
 def _undecided(name: str, limit: float, subject: str, why: str) -> GateResult:
@@ -54,19 +72,19 @@ def _without_reference(name: str, limit: float, engine: EngineResult) -> Iterato
         yield _undecided(name, limit, _name(engine), why)
 
 
-def _accuracy(engine: EngineResult, limit: float) -> Iterator[GateResult]:
+def _accuracy(engine: EngineResult, limit: float, sample: str) -> Iterator[GateResult]:
     if engine.accuracy is not None:
-        yield _at_least("accuracy", limit, engine.accuracy, _name(engine))
+        yield _at_least("accuracy", limit, engine.accuracy, _name(engine), sample)
 
 
-def _accuracy_ratio(engine: EngineResult, limit: float) -> Iterator[GateResult]:
+def _accuracy_ratio(engine: EngineResult, limit: float, sample: str) -> Iterator[GateResult]:
     if engine.accuracy_ratio_to_fp32 is not None:
-        yield _at_least("accuracy_ratio_to_fp32", limit, engine.accuracy_ratio_to_fp32, _name(engine))
+        yield _at_least("accuracy_ratio_to_fp32", limit, engine.accuracy_ratio_to_fp32, _name(engine), sample)
     else:
         yield from _without_reference("accuracy_ratio_to_fp32", limit, engine)
 
 
-def _latency_ratio(engine: EngineResult, limit: float) -> Iterator[GateResult]:
+def _latency_ratio(engine: EngineResult, limit: float, _: str) -> Iterator[GateResult]:
     found = [(latency, latency.ratio_to_fp32) for latency in engine.latency if latency.ratio_to_fp32 is not None]
     for latency, ratio in found:
         yield _at_most(latency, ratio, limit, _name(engine))
@@ -74,7 +92,7 @@ def _latency_ratio(engine: EngineResult, limit: float) -> Iterator[GateResult]:
         yield from _without_reference("latency_ratio_to_fp32", limit, engine)
 
 
-def _at_least(name: str, limit: float, found: Estimate, subject: str) -> GateResult:
+def _at_least(name: str, limit: float, found: Estimate, subject: str, sample: str) -> GateResult:
     # The share that was found decides; whether the test split could have told otherwise is said beside it.
     passed = found.value >= limit
     unsure = found.low < limit if passed else found.high >= limit
@@ -84,7 +102,7 @@ def _at_least(name: str, limit: float, found: Estimate, subject: str) -> GateRes
         value=found.value,
         state="passed" if passed else "failed",
         subject=subject,
-        detail=f"{found.n} images leave [{found.low:.3f}, {found.high:.3f}] open" if unsure else "",
+        detail=f"{counted(found.n, sample)} leave [{found.low:.3f}, {found.high:.3f}] open" if unsure else "",
     )
 
 

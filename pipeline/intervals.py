@@ -10,8 +10,15 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.randomness import Stream
+
 CONFIDENCE = 0.95
+RESAMPLES = 2000
 _Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+
+
+Metric = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+"""From sums, (..., k), to the metric, (...)."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,41 @@ def share_ratio(correct: NDArray[np.bool_], reference: NDArray[np.bool_]) -> Int
         raise ValueError("the reference got no sample right; a ratio to it means nothing")
     low, high = _paired_difference(gained, lost, n)
     return Interval(float(correct.mean()) / base, max(0.0, 1 + low / base), 1 + high / base, n)
+
+
+def bootstrap(statistics: NDArray[np.float64], metric: Metric) -> Interval:
+    """Percentile interval over resampled samples of a metric that sums of `statistics`, (samples, k), determine.
+
+    B. Efron, Annals of Statistics 7 (1979) 1.
+    """
+    found = float(metric(statistics.sum(axis=0)))
+    low, high = _middle(metric(_resampled_sums(statistics)))
+    return Interval(found, min(low, found), max(high, found), len(statistics))
+
+
+def bootstrap_ratio(statistics: NDArray[np.float64], reference: NDArray[np.float64], metric: Metric) -> Interval:
+    """Of one engine's metric over the reference's, on the same samples: both are resampled together."""
+    base = float(metric(reference.sum(axis=0)))
+    if base <= 0.0:
+        raise ValueError("the reference's metric is not above 0; a ratio to it means nothing")
+    found = float(metric(statistics.sum(axis=0))) / base
+    below = metric(_resampled_sums(reference))
+    usable = below > 0
+    low, high = _middle(metric(_resampled_sums(statistics))[usable] / below[usable])
+    return Interval(found, min(low, found), max(high, found), len(statistics))
+
+
+def _resampled_sums(statistics: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(RESAMPLES, k): the same draws for the same number of samples, so that two engines are paired."""
+    n = len(statistics)
+    random = np.random.Generator(np.random.Philox(key=[0, Stream.RESAMPLES]))
+    # One row at a time: all draws together would take samples x resamples of memory.
+    return np.stack([np.bincount(random.integers(0, n, n), minlength=n) @ statistics for _ in range(RESAMPLES)])
+
+
+def _middle(values: NDArray[np.float64]) -> tuple[float, float]:
+    low, high = np.quantile(values, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
+    return float(low), float(high)
 
 
 def _paired_difference(gained: int, lost: int, n: int) -> tuple[float, float]:

@@ -21,3 +21,5 @@ class Outcome:
     show: Callable[[Console], None]
     """For a terminal or a log."""
     exit_code: int = 0
+    silent: bool = False
+    """Whether there is nothing to say, not even with --json: another process speaks."""

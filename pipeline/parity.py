@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import NotAcceptable
+from pipeline.interface import BATCH
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class OutputParity:
     inputs: str
     """`real` or `random`."""
     batch_size: int
+    sizes: Mapping[str, int]
+    """Of the dynamic axes other than the batch."""
     output: str
     max_abs_error: float
     max_rel_error: float
@@ -76,6 +79,10 @@ class ReferenceSession:
             raise NotAcceptable(f"the exported graph does not run on {shapes}: {error}") from error
 
 
+def _where(result: OutputParity) -> str:
+    return ", ".join(f"{axis} {size}" for axis, size in {BATCH: result.batch_size, **result.sizes}.items())
+
+
 def _differs(result: OutputParity) -> str:
     if result.expected_shape != result.found_shape:
         return f"has shape {result.found_shape}, the network's has {result.expected_shape}"
@@ -90,6 +97,6 @@ def require_parity(results: Sequence[OutputParity], tolerance: Tolerance) -> Non
         if not result.within:
             raise NotAcceptable(
                 f"the exported graph does not compute what the network does: output '{result.output}' on "
-                f"{result.inputs} inputs, batch {result.batch_size}, {_differs(result)}; "
+                f"{result.inputs} inputs, {_where(result)}, {_differs(result)}; "
                 f"allowed are atol {tolerance.atol:g} and rtol {tolerance.rtol:g} ([export] parity)"
             )

@@ -67,6 +67,18 @@ class Preprocess(BaseModel):
             raise DataRejected(f"{name} holds NaN or infinite values, or gets them from preprocess.scale, mean and std")
         return result
 
+    def apply_to_label(self, label: Raw, name: str = "a label") -> Raw:
+        """A label of (height, width), resized to the nearest pixel and cropped as its image is."""
+        if self.resize is not None:
+            rows, columns = (_nearest(*sizes) for sizes in zip(label.shape, self.resize, strict=True))
+            label = label[rows[:, None], columns]
+        return label if self.crop is None else _cropped(label[None], self.crop, name)[0]
+
+    def size_of(self, raw: Raw) -> Size:
+        """Height and width of a raw image."""
+        _, height, width = _channels_first(raw, self.layout or _guessed_layout(raw, "an image"), "an image").shape
+        return height, width
+
     def _sized(self, image: NDArray[np.float32], name: str) -> NDArray[np.float32]:
         if self.resize is not None:
             image = np.stack([_resized(channel, self.resize) for channel in image])
@@ -111,7 +123,12 @@ def _resized(channel: NDArray[np.float32], size: Size) -> NDArray[np.float32]:
     return np.asarray(Image.fromarray(channel).resize((width, height), Image.Resampling.BILINEAR), np.float32)
 
 
-def _cropped(image: NDArray[np.float32], size: Size, name: str) -> NDArray[np.float32]:
+def _nearest(before: int, after: int) -> NDArray[np.int64]:
+    """For each new line the old one that its centre lies in."""
+    return ((np.arange(after) + 0.5) * before / after).astype(np.int64)
+
+
+def _cropped(image: Raw, size: Size, name: str) -> Raw:
     _, height, width = image.shape
     if size[0] > height or size[1] > width:
         raise DataRejected(

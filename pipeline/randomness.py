@@ -11,3 +11,4 @@ class Stream(IntEnum):
     AUGMENT = 1
     ORDER = 2
     SPLITS = 3
+    RESAMPLES = 4

@@ -21,7 +21,9 @@ from pipeline.stages.build import Build
 from pipeline.stages.calibrate import Calibrate
 from pipeline.stages.measure import Measure
 from pipeline.stages.report import WriteReport
-from pipeline.tasks import TASKS, Task
+from pipeline.tasks import task_named
+from pipeline.tasks.task import Task
+from pipeline.userfile import user_file
 
 GATES = "gates"
 """The section that the report stage reads: what decides the exit code."""
@@ -47,6 +49,8 @@ class Recipe:
 
     name: str
     task: Task
+    task_name: str
+    """As the recipe gives it: built in, or `tasks.py:MyTask`."""
     seed: int
     threads: int
     stages: tuple[Stage, ...]
@@ -54,6 +58,10 @@ class Recipe:
     """What user files' paths are relative to."""
     source: str
     """The built-in name, or the name of the file: where it lies is nobody else's business."""
+
+    def task_files(self) -> dict[str, Path]:
+        """The user's file, where the task is one of the user's."""
+        return {self.task_name: user_file(self.task_name, self.folder, "task")} if ":" in self.task_name else {}
 
     def stage(self, name: str) -> Stage | None:
         """The stage of a name, where the recipe has it."""
@@ -94,9 +102,10 @@ def recipe_from_text(text: str, folder: Path, where: str) -> Recipe:
     mistakes: list[str] = []
     header = _header(document, mistakes)
     stages = _stages(document, mistakes)
-    if mistakes or header is None:
+    task = _task(header, folder, mistakes)
+    if mistakes or header is None or task is None:
         raise RecipeError("\n".join(f"{where}: {mistake}" for mistake in mistakes))
-    recipe = Recipe(header.name, TASKS[header.task], header.seed, header.threads, stages, folder, Path(where).name)
+    recipe = Recipe(header.name, task, header.task, header.seed, header.threads, stages, folder, Path(where).name)
     if mistakes := list(_missing_files(stages, folder)):
         raise RecipeError("\n".join(f"{where}: {mistake}" for mistake in mistakes))
     return recipe
@@ -114,10 +123,17 @@ def _header(document: Mapping[str, Any], mistakes: list[str]) -> Header | None:
     except ValidationError as error:
         mistakes.extend(explained(error, "", Header))
         return None
-    if header.task not in TASKS:
-        mistakes.append(unknown("task", header.task, TASKS))
-        return None
     return header
+
+
+def _task(header: Header | None, folder: Path, mistakes: list[str]) -> Task | None:
+    if header is None:
+        return None
+    try:
+        return task_named(header.task, folder)
+    except RecipeError as error:
+        mistakes.append(str(error))
+        return None
 
 
 def _stages(document: Mapping[str, Any], mistakes: list[str]) -> tuple[Stage, ...]:

@@ -11,6 +11,7 @@ from engines.machine import this_machine
 from pipeline.artifact import Artifacts, Splits
 from pipeline.cancellation import Cancellation
 from pipeline.context import Context
+from pipeline.crew import announce, dismiss
 from pipeline.digest import UserFileDigests, sha256_of_value
 from pipeline.errors import IntegrityError, RecipeError
 from pipeline.key import key_parts
@@ -20,7 +21,8 @@ from pipeline.recipe import Recipe
 from pipeline.selection import Selection, order_check, selected
 from pipeline.stage import Stage
 from pipeline.stage_memory import StageMemory
-from pipeline.workspace import CHECKPOINTS, DIGESTS, Workspace, disk_errors_explained
+from pipeline.workspace import CACHE, CHECKPOINTS, DIGESTS, Workspace, disk_errors_explained
+from pipeline.world import World
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ def run(
     progress: Progress,
     cancellation: Cancellation,
     selection: Selection | None = None,
+    world: World | None = None,
 ) -> tuple[StageRun, ...]:
     """Runs the selected stages that are stale, in order. What was finished when it raises stays finished."""
     order_check(recipe.stages)
@@ -50,12 +53,16 @@ def run(
     for stage in recipe.stages[first:end]:
         stage.require()
     with workspace.lock(), disk_errors_explained(workspace.path):
-        return _Run(recipe, workspace, progress, cancellation).stages(first, end, selection)
+        runs = _Run(recipe, workspace, progress, cancellation, world or World()).stages(first, end, selection)
+        dismiss(world or World())
+        return runs
 
 
 class _Run:
-    def __init__(self, recipe: Recipe, workspace: Workspace, progress: Progress, cancellation: Cancellation) -> None:
-        self._recipe, self._workspace = recipe, workspace
+    def __init__(
+        self, recipe: Recipe, workspace: Workspace, progress: Progress, cancellation: Cancellation, world: World
+    ) -> None:
+        self._recipe, self._workspace, self._world = recipe, workspace, world
         self._progress, self._cancellation = progress, cancellation
         self._digests = UserFileDigests(workspace.path / DIGESTS)
         self._made: dict[str, str] = {}
@@ -123,6 +130,8 @@ class _Run:
         self._progress.say(f"{index:02d} {stage.name}")
         partial = self._workspace.begin(folder)
         self._rehearse(index, self._context(partial))
+        if stage.collective:
+            announce(self._world, index, self._artifacts.only(stage.needs), self._context(partial))
         started_s = time.monotonic()
         with StageMemory() as memory:
             try:
@@ -166,6 +175,8 @@ class _Run:
             recipe_folder=recipe.folder,
             progress=self._progress,
             cancellation=self._cancellation,
+            cache=self._workspace.path / CACHE,
             checkpoints=partial / CHECKPOINTS,
             log=partial / LOG,
+            world=self._world,
         )

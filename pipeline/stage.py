@@ -26,6 +26,8 @@ class Stage(BaseModel, ABC):
     tools: ClassVar[tuple[str, ...]] = ()
     """Distributions whose versions shape the output."""
 
+    collective: ClassVar[bool] = False
+    """Whether all processes of a `torchrun` work on it together; any other stage is the leader's alone."""
     names_recipe: ClassVar[bool] = False
     """Whether the recipe's name and path stand in the output."""
 
@@ -36,6 +38,10 @@ class Stage(BaseModel, ABC):
     def files(self, recipe_folder: Path) -> Mapping[str, Path]:  # noqa: ARG002 stages that read user files use it
         """User files and folders that it reads, by the name the recipe gives them."""
         return {}
+
+    def more_tools(self) -> tuple[str, ...]:
+        """Distributions beside `tools` that these very settings bring in."""
+        return ()
 
     def require(self) -> None:
         """Raises MachineLacks or RecipeError, before anything runs, where the stage cannot be done on this machine."""

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from pipeline import atomic
-from pipeline.artifact import Student, Teacher
+from pipeline.artifact import Student, Teacher, teacher_files
 from pipeline.context import Context
 from pipeline.digest import sha256_of_file
 from pipeline.errors import IntegrityError, NotAcceptable, RecipeError
-from pipeline.models import Model, Plain, Residual, Shape, UserModel, make_model, model_files, parameter_count
+from pipeline.interface import Interface
+from pipeline.models import Model, ModelSettings, make_model, model_files, parameter_count
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -42,31 +43,43 @@ def load_weights(network: nn.Module, path: Path) -> None:
 
 
 def network_document(
-    network: nn.Module, model: Residual | Plain | UserModel, shape: Shape, outputs: int, recipe_folder: Path
+    network: nn.Module, model: ModelSettings, interface: Interface, recipe_folder: Path
 ) -> dict[str, Any]:
     """`model.json`: what it takes to make the network again, the digest of the user's file included."""
     return {
         "model": model.model_dump(mode="json"),
         "files": {name: sha256_of_file(path) for name, path in model_files(model, recipe_folder).items()},
-        "shape": list(shape),
-        "outputs": outputs,
+        "interface": interface.to_json(),
         "parameters": parameter_count(network),
     }
 
 
-def load_network(artifact: Teacher | Student, weights: str, context: Context) -> nn.Module:
+def load_network(
+    artifact: Teacher | Student, weights: str, context: Context, document: str = "model.json"
+) -> nn.Module:
     """A network that an earlier stage recorded, with one of its weights files, in evaluation mode and frozen.
+
+    `document` is the file that describes it: an artifact of several networks has one for each.
 
     Raises IntegrityError where the user's file is no longer the one that was recorded.
     """
-    document = artifact.json("model.json")
-    model = TypeAdapter[Any](Model).validate_python(document["model"])
+    recorded = artifact.json(document)
+    model = TypeAdapter[Any](Model).validate_python(recorded["model"])
     for name, path in model_files(model, context.recipe_folder).items():
-        if sha256_of_file(path) != document["files"][name]:
+        if sha256_of_file(path) != recorded["files"][name]:
             raise IntegrityError(f"{path}: changed since the network was made; run again")
-    network = make_model(model, tuple(document["shape"]), document["outputs"], context.recipe_folder)
+    network = make_model(model, Interface.from_json(recorded["interface"]), context.recipe_folder)
     load_weights(network, artifact.path(weights))
     return network.eval().requires_grad_(False)
+
+
+def teacher_networks(teacher: Teacher, context: Context) -> list[nn.Module]:
+    """Every teacher of the artifact, the first one first; see `load_network`."""
+    found: list[nn.Module] = []
+    while teacher.path(teacher_files(len(found)).weights).exists():
+        weights, document = teacher_files(len(found))
+        found.append(load_network(teacher, weights, context, document))
+    return found
 
 
 def _read(path: Path) -> dict[str, Tensor]:

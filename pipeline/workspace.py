@@ -20,6 +20,7 @@ from pipeline.errors import MachineLacks, RecipeError, ResourceExhausted, Worksp
 
 KEY_DIGITS = 12
 CHECKPOINTS = "checkpoints"
+CACHE = "teacher-outputs"
 DIGESTS = ".digests.json"
 """What is remembered of the user's own large files."""
 

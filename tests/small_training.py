@@ -119,34 +119,36 @@ def context_in(
     recipe_folder: Path | None = None,
     progress: Progress | None = None,
     cancellation: Cancellation | None = None,
+    task: str = "classification",
 ) -> Context:
     """For a stage or a training that keeps its checkpoints in `folder`."""
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     return Context(
         command="edgestill run small",
         name="small",
-        task=TASKS["classification"],
+        task=TASKS[task],
         seed=seed,
         threads=1,
         recipe_folder=recipe_folder or folder,
         progress=progress or QuietProgress(),
         cancellation=cancellation or Cancellation(),
+        cache=folder / "cache",
         checkpoints=folder / "checkpoints",
         log=folder / "log.txt",
     )
 
 
-def splits_in(folder: Path, /, seed: int = 0, **settings: Any) -> Splits:
+def splits_in(folder: Path, /, seed: int = 0, task: str = "classification", **settings: Any) -> Splits:
     """What the data stage makes; without settings, of `arrays`."""
     if not settings:
         save_npz(folder / "images.npz", arrays())
         settings = {"npz": "images.npz"}
     target = folder / "splits"
     target.mkdir(exist_ok=True)
-    Data.model_validate(settings).run(Artifacts(), target, context_in(folder, seed))
+    Data.model_validate(settings).run(Artifacts(), target, context_in(folder, seed, task=task))
     return Splits(target)
 
 
-def dataset_in(folder: Path, /, **settings: Any) -> Dataset:
-    """The images that `splits_in` split."""
-    return open_dataset(splits_in(folder, **settings), folder)
+def dataset_in(folder: Path, /, task: str = "classification", **settings: Any) -> Dataset:
+    """The samples that `splits_in` split."""
+    return open_dataset(splits_in(folder, task=task, **settings), context_in(folder, task=task))

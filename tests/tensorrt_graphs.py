@@ -11,11 +11,11 @@ import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from engines.base import BatchProfile, Target
+from engines.base import AxisProfile, Target
 from engines.tensorrt import TensorRTRTX
 
 RTX = TensorRTRTX()
-TARGET = Target("rtx", "tensorrt-rtx", batch=BatchProfile(1, 2, 4))
+TARGET = Target("rtx", "tensorrt-rtx", batch=AxisProfile(1, 2, 4))
 _MISSING = RTX.why_not_build(TARGET)
 needs_tensorrt_rtx = pytest.mark.skipif(_MISSING is not None, reason=str(_MISSING))
 

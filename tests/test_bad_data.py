@@ -65,11 +65,11 @@ CASES: dict[str, tuple[Callable[[Data], Data], str]] = {
     ),
     "labels out of range": (
         lambda data: {**data, "classes": np.array(["ant", "bee"])},
-        "images.npz: image 2 has label 2; labels go from 0 to 1 here; name each class",
+        "images.npz: sample 2 has label 2; labels go from 0 to 1 here; name each class",
     ),
     "fewer labels than images": (
         lambda data: {**data, "labels": data["labels"][:-1]},
-        "images.npz: 60 images but 59 labels; each image needs exactly one",
+        "images.npz: 60 samples but 59 labels; each sample needs exactly one",
     ),
     "the same image in two splits": (
         in_two_splits,
@@ -84,9 +84,9 @@ def test_data_that_would_mean_nothing_is_rejected(tmp_path: Path, case: str) -> 
     assert refused(recipe_in(tmp_path, data=change(arrays()))) == message
 
 
-def test_fewer_training_images_than_a_batch_are_rejected(tmp_path: Path) -> None:
+def test_fewer_training_samples_than_a_batch_are_rejected(tmp_path: Path) -> None:
     assert refused(recipe_in(tmp_path, ("batch_size = 8", "batch_size = 64")), "teacher") == (
-        "teacher: the training split has 24 images, fewer than one batch of 64; lower batch_size or add images"
+        "teacher: the training split has 24 samples, fewer than one batch of 64; lower batch_size or add samples"
     )
 
 

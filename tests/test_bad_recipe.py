@@ -94,7 +94,7 @@ def test_a_recipe_that_is_not_there_is_a_mistake_of_the_command_line(tmp_path: P
         ("def make():\n    return 'resnet'\n", "model: models.py:make returned str; return a torch.nn.Module"),
         (
             "import torch\n\ndef make():\n    return torch.nn.Flatten()\n",
-            "model models.py:make: gives (2, 64) for 2 images; the data has 3 classes, so it must give (2, 3)",
+            "model models.py:make: gives logits of (2, 64) for 2 images; the data has 3 classes, so it must be (2, 3)",
         ),
     ],
 )
@@ -112,7 +112,7 @@ def test_a_student_with_other_outputs_than_its_teacher_is_refused(tmp_path: Path
     )
     recipe = recipe_in(tmp_path, ('name = "residual", widths = [2, 4]', BY_FILE), ("epochs = 2", "epochs = 1"))
     assert refused("run", recipe, "-w", tmp_path / "ws", "--until", "distill") == (
-        "model models.py:make: gives (2, 5) for 2 images; the data has 3 classes, so it must give (2, 3)"
+        "model models.py:make: gives logits of (2, 5) for 2 images; the data has 3 classes, so it must be (2, 3)"
     )
 
 
@@ -137,4 +137,4 @@ def test_a_teacher_whose_weights_are_not_finite_is_not_acceptable(tmp_path: Path
 def test_a_training_that_diverges_is_not_acceptable_and_names_its_step(tmp_path: Path) -> None:
     recipe = recipe_in(tmp_path, ('name = "adamw", learning_rate = 2e-3', 'name = "sgd", learning_rate = 1e30'))
     found = refused("run", recipe, "-w", tmp_path / "ws", "--until", "teacher", code=1)
-    assert found.startswith("teacher: the loss is nan at step 2; lower the learning rate (now 1e+30)")
+    assert found.startswith("teacher: the loss is nan at step 2 (labels nan); lower the learning rate (now 1e+30)")

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import ClassVar, NoReturn, final
 
 import pytest
 from pydantic import ValidationError
 
-from engines.base import BuildCancelled, BuiltEngine, Engine, EngineError, StepDone, Target
-from pipeline.building import Profile, TargetSettings, built_engine, engine_line, engine_record
+from engines.base import AxisProfile, BuildCancelled, BuiltEngine, Engine, EngineError, StepDone, Target
+from pipeline.building import (
+    Profile,
+    TargetSettings,
+    built_engine,
+    engine_line,
+    engine_record,
+    missing_profiles,
+    unused_profiles,
+)
 from pipeline.cancellation import Cancellation
 from pipeline.errors import Cancelled, NotAcceptable, ResourceExhausted
 from pipeline.progress import QuietProgress
+
+LENGTHS = {"min": 4, "opt": 16, "max": 64}
 
 
 @final
@@ -77,12 +88,62 @@ def test_two_builds_of_the_same_bytes_have_one_record_whatever_time_they_took(tm
 
 
 @pytest.mark.parametrize(
-    "asked", [{"batch": Profile()}, {"batch": {"max": 128}}, {"compute_capabilities": ("8.6",)}, {"workspace_mb": 9}]
+    "asked",
+    [
+        {"batch": Profile()},
+        {"batch": {"max": 128}},
+        {"compute_capabilities": ("8.6",)},
+        {"workspace_mb": 9},
+        {"axes": {"length": LENGTHS}},
+    ],
 )
 def test_what_only_a_gpu_obeys_is_refused_for_a_cpu(asked: dict[str, object]) -> None:
     (key,) = asked
     with pytest.raises(ValidationError, match=f"{key} is for GPUs, onnxruntime runs on a CPU; take it out"):
         TargetSettings.model_validate({"runtime": "onnxruntime", **asked})
+
+
+@pytest.mark.parametrize(
+    ("axes", "said"),
+    [
+        ({"batch": LENGTHS}, r"the sizes of 'batch' have a key of their own: batch = \{ min = …, opt = …, max = … \}"),
+        ({"length": {"min": 8, "opt": 4, "max": 16}}, "min 8, opt 4, max 16 must rise in this order"),
+        ({"length": {"opt": 4, "max": 16}}, r"(?s)axes\.length\.min.*Field required"),
+        ({"length": {**LENGTHS, "min": 0}}, "greater than 0"),
+    ],
+)
+def test_sizes_of_an_axis_that_cannot_be_meant_are_refused(axes: dict[str, object], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        TargetSettings.model_validate({"runtime": "tensorrt-rtx", "axes": axes})
+
+
+def test_the_engine_is_told_the_sizes_of_every_axis_and_reads_them_back_from_its_record() -> None:
+    settings = TargetSettings.model_validate({"runtime": "tensorrt-rtx", "axes": {"length": LENGTHS}})
+    target = settings.target("edge", 1)
+    assert target.axes == {"length": AxisProfile(4, 16, 64)}
+    document = json.loads(json.dumps(asdict(target)))
+    assert Target.from_json(document) == target
+    del document["axes"]  # written before there were any
+    assert Target.from_json(document) == replace(target, axes={})
+
+
+def test_a_gpu_target_has_to_say_the_sizes_of_each_dynamic_axis_and_a_cpu_none() -> None:
+    dynamic = ("batch", "height", "width")
+    settings = TargetSettings.model_validate({"runtime": "tensorrt-rtx", "axes": {"width": LENGTHS}})
+    assert missing_profiles(settings, dynamic) == [
+        "axis 'height' is dynamic ([export] dynamic), and tensorrt-rtx has to know its sizes: "
+        "add axes.height = { min = …, opt = …, max = … }"
+    ]
+    assert missing_profiles(TargetSettings(runtime="onnxruntime"), dynamic) == []
+    assert missing_profiles(TargetSettings(runtime="tensorrt"), ("batch",)) == []
+
+
+def test_sizes_of_an_axis_that_the_export_does_not_open_are_in_vain() -> None:
+    settings = TargetSettings.model_validate({"runtime": "tensorrt-rtx", "axes": {"length": LENGTHS}})
+    assert unused_profiles(settings, ("batch", "length")) == []
+    assert unused_profiles(settings, ("batch", "height")) == [
+        "axes.length is for an axis that [export] leaves fixed; take it out, or add 'length' to [export] dynamic"
+    ]
 
 
 def test_a_cpu_target_that_names_no_profile_takes_every_batch() -> None:

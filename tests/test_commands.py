@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from own_graph import network, quantized, samples, saved, shown
+from own_graph import NETWORK, network, quantized, samples, saved, shown
 from PIL import Image
 
 from engines.tensorrt.engine import TensorRTRTX
@@ -30,8 +30,15 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "own.onnx"
 
 
-def built(model: Path, runtime: str, precision: str = "fp32", *capabilities: str, batch: str | None = None) -> Outcome:
-    request = BuildRequest(model, runtime, precision, capabilities, batch, None)
+def built(
+    model: Path,
+    runtime: str,
+    precision: str = "fp32",
+    *capabilities: str,
+    batch: str | None = None,
+    axes: tuple[str, ...] = (),
+) -> Outcome:
+    request = BuildRequest(model, runtime, precision, capabilities, batch, None, axes)
     return build(request, QuietProgress(), Cancellation())
 
 
@@ -151,6 +158,15 @@ def test_an_int8_graph_builds_into_int8_products_for_both_runtimes(model: Path) 
     assert half.document["settings"]["compute_capabilities"] == ["8.6", "12.0"]
 
 
+def test_a_graph_of_another_open_axis_is_built_for_the_sizes_that_are_given(model: Path) -> None:
+    needs_tensorrt_rtx()
+    onnx.save(network(NETWORK.replace("1, 8, 8", "1, H, 8")), model)
+    with pytest.raises(NotAcceptable, match="axis 'H' is dynamic and target 'tensorrt-rtx' does not say its sizes"):
+        built(model, "tensorrt-rtx")
+    outcome = built(model, "tensorrt-rtx", axes=("H=4:8:16",))
+    assert outcome.document["settings"]["axes"] == {"H": {"min": 4, "opt": 8, "max": 16}}
+
+
 def refused(graph: onnx.ModelProto) -> None:
     """TensorRT and onnxruntime know no such operator."""
     graph.graph.node[1].op_type = "Unknowable"
@@ -179,6 +195,26 @@ def test_a_graph_that_the_runtime_refuses_leaves_nothing_behind(model: Path, run
             "batch is for GPUs, onnxruntime runs on",
         ),
         (lambda model: built(model, "onnxruntime", batch="8:2:1"), RecipeError, "min 8, opt 2, max 1 must rise"),
+        (
+            lambda model: built(model, "onnxruntime", axes=("length=1:2:4",)),
+            RecipeError,
+            "axes is for GPUs, onnxruntime runs on",
+        ),
+        (
+            lambda model: built(model, "tensorrt-rtx", axes=("length=1:2",)),
+            RecipeError,
+            "--axis length=1:2: give MIN:OPT:MAX, such as",
+        ),
+        (
+            lambda model: built(model, "tensorrt-rtx", axes=("1:2:4",)),
+            RecipeError,
+            "--axis 1:2:4: give NAME=MIN:OPT:MAX, such as length=16:64:256",
+        ),
+        (
+            lambda model: built(model, "tensorrt-rtx", axes=("length=1:2:4", "length=1:2:8")),
+            RecipeError,
+            "--axis length=1:2:8: 'length' stands twice; give it once",
+        ),
         (lambda model: built(model, "onnxruntime", "fp61"), RecipeError, "'fp61' is unknown; did you mean 'fp16'?"),
         (lambda model: built(model, "tensorrt-rtx", "fp32", "ampere"), RecipeError, "compute_capabilities"),
         (lambda model: built(model.with_name("absent.onnx"), "onnxruntime"), RecipeError, "there is no such file"),

@@ -11,11 +11,14 @@ def estimate(value: float, half: float = 0.02) -> dict[str, Any]:
     return {"value": value, "low": value - half, "high": value + half, "n": 300}
 
 
-def said(*, teacher: float, student: float, baseline: float | None = None) -> list[str]:
+def said(
+    *, teacher: float, student: float, baseline: float | None = None, metric: str = "accuracy", chance: float = 0.1
+) -> list[str]:
     accuracy = {"teacher": estimate(teacher), "student": estimate(student)}
     if baseline is not None:
         accuracy["baseline"] = estimate(baseline)
-    return [f"{each.severity}: {each.message}" for each in accuracy_findings({"accuracy": accuracy}, classes=10)]
+    measured = {"metric": metric, "accuracy": accuracy}
+    return [f"{each.severity}: {each.message}" for each in accuracy_findings(measured, chance)]
 
 
 def entry(batch_size: int = 1, **changes: Any) -> dict[str, Any]:
@@ -29,18 +32,39 @@ def test_a_chain_as_it_should_be_needs_no_word() -> None:
 
 def test_networks_that_learned_nothing_are_named() -> None:
     first, second = said(teacher=0.10, student=0.11, baseline=0.1)
-    assert first.startswith("error: the teacher is at the level of chance (10.0% with 10 classes)")
-    assert second.startswith("error: the student is at the level of chance (11.0% with 10 classes)")
+    assert first.startswith(
+        "error: the teacher is at the level of chance (accuracy 10.0%; the best constant answer has 10.0%)"
+    )
+    assert second.startswith(
+        "error: the student is at the level of chance (accuracy 11.0%; the best constant answer has 10.0%)"
+    )
 
 
 def test_what_was_lost_on_the_way_is_said_where_it_is_more_than_noise() -> None:
-    assert said(teacher=0.98, student=0.90) == ["warning: the student is 8.0% less accurate than its teacher"]
+    assert said(teacher=0.98, student=0.90) == ["warning: the student's accuracy is 8.0 points below its teacher's"]
     assert said(teacher=0.98, student=0.96) == []
 
 
 def test_a_teacher_that_does_harm_is_said() -> None:
     found = said(teacher=0.98, student=0.90, baseline=0.97)
-    assert "warning: labels alone teach this student better than the teacher does, by 7.0%: look at" in found[1]
+    assert (
+        "warning: labels alone teach this student better than the teacher does, by 7.0 points of accuracy: look at"
+        in found[1]
+    )
+
+
+def test_the_level_of_chance_is_what_the_data_make_it() -> None:
+    assert said(teacher=0.9, student=0.9, chance=0.85) == []
+    assert [each.partition(" (")[0] for each in said(teacher=0.9, student=0.87, chance=0.86)] == [
+        "error: the student is at the level of chance"
+    ]
+
+
+def test_findings_speak_of_the_metric_of_the_task() -> None:
+    found = said(teacher=0.4, student=-0.2, baseline=0.3, metric="variance explained", chance=0.0)
+    assert "(variance explained -20.0%; the best constant answer has 0.0%)" in found[0]
+    assert found[1] == "warning: the student's variance explained is 60.0 points below its teacher's"
+    assert "by 50.0 points of variance explained: look at the loss terms" in found[2]
 
 
 def test_timing_that_was_unsteady_cut_short_or_shows_a_slower_engine_is_said() -> None:

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.gates import Gates, gate_results
-from pipeline.reporting.result import EngineResult, Estimate, GateResult, Latency
+from pipeline.gates import Gates, gate_results, target_gate
+from pipeline.reporting.result import EngineResult, Estimate, GateResult, Latency, Search
+from pipeline.reporting.verdict import verdict_from_gates
 
 
 def estimate(value: float, low: float | None = None, high: float | None = None) -> Estimate:
@@ -52,6 +53,39 @@ def test_the_share_that_was_found_decides_at_the_limit_itself_too(value: float, 
 def test_a_result_that_more_images_could_turn_says_so(value: float, low: float, high: float, detail: str) -> None:
     found = engine(accuracy_ratio_to_fp32=estimate(value, low, high))
     assert only(gate_results(Gates(accuracy_ratio_to_fp32=0.99), [found])).detail == detail
+
+
+def test_what_the_samples_are_called_is_the_task_s_affair() -> None:
+    found = engine(accuracy=estimate(0.9, 0.8, 0.95))
+    assert (
+        only(gate_results(Gates(accuracy=0.85), [found], "sequence")).detail
+        == "360 sequences leave [0.800, 0.950] open"
+    )
+
+
+def test_a_search_that_found_its_student_is_a_gate_that_passed() -> None:
+    gate = target_gate(Search(wanted=0.99, wanted_as="0.99", met=True, best=0.9917, stopped="trial 3 met the target"))
+    assert (gate.name, gate.subject, gate.sense) == ("distill.target", "student, validation", "at least")
+    assert (gate.limit, gate.value, gate.state, gate.detail) == (0.99, 0.9917, "passed", "")
+
+
+def test_a_search_that_found_none_is_a_gate_that_failed_and_says_why_it_stopped() -> None:
+    asked = "0.5 points below the teacher's 99.44 %"
+    gate = target_gate(Search(wanted=0.9894, wanted_as=asked, met=False, best=0.985, stopped="20 trials are spent"))
+    verdict, reasons = verdict_from_gates([gate])
+    assert verdict == "do_not_ship"
+    assert reasons == (
+        "distill.target of student, validation is 0.985, at least 0.9894 was asked "
+        "(0.5 points below the teacher's 99.44 %; 20 trials are spent).",
+    )
+
+
+def test_a_search_in_which_every_trial_failed_is_a_gate_that_failed() -> None:
+    gate = target_gate(Search(wanted=0.99, met=False, stopped="every trial failed"))
+    assert verdict_from_gates([gate]) == (
+        "do_not_ship",
+        ("distill.target of student, validation failed: at least 0.99 was asked (every trial failed).",),
+    )
 
 
 def test_accuracy_is_asked_of_every_engine_a_ratio_only_of_those_that_have_one() -> None:

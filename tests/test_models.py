@@ -14,10 +14,23 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.errors import RecipeError
-from pipeline.models import NETWORKS, Model, make_model, model_files, parameter_count
+from pipeline.interface import IMAGE, IMAGE_AXES, MASK, InputSpec, Interface
+from pipeline.models import Model, make_model, model_files, model_tools, parameter_count
 
 MODEL: TypeAdapter[Any] = TypeAdapter(Model)
-SHAPE = (1, 8, 8)
+
+
+def of_image(shape: tuple[int, int, int] = (1, 8, 8), output: tuple[int, ...] | None = (3,)) -> Interface:
+    return Interface((InputSpec(IMAGE, "float32", shape, IMAGE_AXES),), {"logits": output}, 3)
+
+
+IMAGES = of_image()
+ROWS = Interface(
+    (InputSpec("rows", "float32", (5, 4), ("length", "features")), InputSpec(MASK, "int64", (5,), ("length",))),
+    {"logits": (3,)},
+    3,
+)
+BOXES = Interface(IMAGES.inputs, {"boxes": (7, 4), "scores": None}, 3)
 
 LINEAR = """\
 import torch
@@ -28,23 +41,23 @@ def make(outputs=3):
 """
 
 
-def made(folder: Path, source: str = LINEAR, shape: tuple[int, int, int] = SHAPE, **options: Any) -> torch.nn.Module:
+def made(folder: Path, source: str = LINEAR, interface: Interface = IMAGES, **options: Any) -> torch.nn.Module:
     (folder / "models.py").write_text(source, encoding="utf-8")
-    return make_model(MODEL.validate_python({"file": "models.py:make", "options": options}), shape, 3, folder)
+    return make_model(MODEL.validate_python({"file": "models.py:make", "options": options}), interface, folder)
 
 
-def refused(folder: Path, source: str, **options: Any) -> str:
+def refused(folder: Path, source: str, interface: Interface = IMAGES, **options: Any) -> str:
     with pytest.raises(RecipeError) as caught:
-        made(folder, source, **options)
+        made(folder, source, interface, **options)
     return str(caught.value)
 
 
 @settings(deadline=None, max_examples=8)
-@given(st.sampled_from(sorted(NETWORKS)), st.lists(st.integers(1, 8), min_size=1, max_size=4), st.integers(1, 3))
+@given(st.sampled_from(["plain", "residual"]), st.lists(st.integers(1, 8), min_size=1, max_size=4), st.integers(1, 3))
 def test_a_built_in_network_takes_any_size_of_image(name: str, widths: list[int], channels: int) -> None:
     model = MODEL.validate_python({"name": name, "widths": widths})
     for side in (1, 5, 8):
-        network = make_model(model, (channels, side, side + 1), 4, Path())
+        network = make_model(model, of_image((channels, side, side + 1), (4,)), Path())
         assert network.training
         assert parameter_count(network) == sum(parameter.numel() for parameter in network.parameters())
 
@@ -53,7 +66,7 @@ def test_a_built_in_network_takes_any_size_of_image(name: str, widths: list[int]
     ("name", "parameters"), [("plain", 4 * 9 + 8 + 8 * 4 * 9 + 16 + 8 * 3 + 3), ("residual", 44 + 304 + 944 + 27)]
 )
 def test_a_built_in_network_has_the_parameters_of_its_layers(name: str, parameters: int) -> None:
-    network = make_model(MODEL.validate_python({"name": name, "widths": [4, 8]}), SHAPE, 3, Path())
+    network = make_model(MODEL.validate_python({"name": name, "widths": [4, 8]}), IMAGES, Path())
     assert parameter_count(network) == parameters
 
 
@@ -62,7 +75,7 @@ def test_the_random_state_alone_decides_the_weights() -> None:
 
     def weights(seed: int) -> torch.Tensor:
         torch.manual_seed(seed)
-        tensor: torch.Tensor = make_model(model, SHAPE, 3, Path()).state_dict()["stem.0.weight"]
+        tensor: torch.Tensor = make_model(model, IMAGES, Path()).state_dict()["stem.0.weight"]
         return tensor
 
     assert torch.equal(weights(3), weights(3))
@@ -70,7 +83,30 @@ def test_the_random_state_alone_decides_the_weights() -> None:
 
 
 @pytest.mark.parametrize(
-    "document", [{"name": "plain", "widths": [4, 8]}, {"file": "models.py:make", "options": {"outputs": 3}}]
+    "document",
+    [
+        {"name": "plain", "widths": [4, 8], "normalization": "group"},
+        {
+            "name": "residual",
+            "widths": [4, 8],
+            "depths": [1, 2],
+            "block": "bottleneck",
+            "stem_stride": 2,
+            "normalization": "batch",
+        },
+        {"name": "segmenter", "widths": [4, 8], "normalization": "batch"},
+        {
+            "name": "transformer",
+            "width": 8,
+            "depth": 2,
+            "heads": 2,
+            "feed_forward": 4,
+            "longest": 32,
+            "vocabulary": None,
+        },
+        {"name": "timm:resnet18", "options": {"drop_rate": 0.1}},
+        {"file": "models.py:make", "options": {"outputs": 3}},
+    ],
 )
 def test_a_model_is_written_and_read_back_the_same(document: dict[str, Any]) -> None:
     model = MODEL.validate_python(document)
@@ -82,7 +118,7 @@ def test_a_model_is_written_and_read_back_the_same(document: dict[str, Any]) -> 
 def test_a_network_larger_than_memory_is_refused_with_torchs_reason() -> None:
     model = MODEL.validate_python({"name": "plain", "widths": [65536] * 30})
     with pytest.raises(RecipeError, match=r"^model plain: cannot be made \(.*allocate.*\); use smaller widths$"):
-        make_model(model, SHAPE, 3, Path())
+        make_model(model, IMAGES, Path())
 
 
 def test_a_users_network_is_made_with_its_options_beside_the_recipe_wherever_one_stands(
@@ -175,15 +211,20 @@ NETWORK = "import torch\n\n\nclass Net(torch.nn.Module):\n    def forward(self, 
         ),
         (
             LINEAR.replace("outputs=3", "outputs=5"),
-            "model models.py:make: gives (2, 5) for 2 images; the data has 3 classes, so it must give (2, 3)",
+            "model models.py:make: gives logits of (2, 5) for 2 images; the data has 3 classes, so it must be (2, 3)",
         ),
         (
             NETWORK.format("return x"),
-            "model models.py:make: gives (2, 1, 8, 8) for 2 images; the data has 3 classes, so it must give (2, 3)",
+            "model models.py:make: gives logits of (2, 1, 8, 8) for 2 images; "
+            "the data has 3 classes, so it must be (2, 3)",
         ),
         (
             NETWORK.format("return x, x"),
-            "model models.py:make: gives tuple for 2 images; the data has 3 classes, so it must give (2, 3)",
+            "model models.py:make: gives 2 outputs; the task wants 1: logits (for 2 images)",
+        ),
+        (
+            NETWORK.format("return {'out': x}"),
+            "model models.py:make: gives outputs out; the task wants logits (for 2 images)",
         ),
         (
             NETWORK.format("assert x.shape[1] == 3, 'RGB only'"),
@@ -197,7 +238,7 @@ NETWORK = "import torch\n\n\nclass Net(torch.nn.Module):\n    def forward(self, 
         ),
         (
             NETWORK.format("return x.reshape(2, -1)[:, :3]"),
-            "model models.py:make: gives (2, 3) for 3 images; the data has 3 classes, so it must give (3, 3)",
+            "model models.py:make: gives logits of (2, 3) for 3 images; the data has 3 classes, so it must be (3, 3)",
         ),
     ],
 )
@@ -205,13 +246,59 @@ def test_a_network_that_does_not_fit_the_task_is_refused(tmp_path: Path, source:
     assert refused(tmp_path, source) == message
 
 
+SEQUENCE = (
+    "import torch\n\n\nclass Net(torch.nn.Module):\n    def forward(self, rows, mask):\n        {}\n\n\nmake = Net\n"
+)
+
+
+def test_a_network_is_given_its_inputs_in_order_and_a_mask_of_ones(tmp_path: Path) -> None:
+    body = "assert rows.shape[1:] == (5, 4) and (mask == 1).all() and mask.dtype == torch.int64; return rows[:, 0, :3]"
+    made(tmp_path, SEQUENCE.format(body), ROWS)
+
+
+def test_a_network_that_does_not_take_the_inputs_is_told_all_of_them(tmp_path: Path) -> None:
+    assert refused(tmp_path, NETWORK.format("return x"), ROWS) == (
+        "model models.py:make: does not take 2 samples of rows (5, 4) float32, mask (5,) int64: "
+        "TypeError: Net.forward() takes 2 positional arguments but 3 were given (models.py)"
+    )
+
+
+@pytest.mark.parametrize(
+    "returned", ["x[:, 0, :7, :4], x.sum((1, 2, 3))", "{'scores': x[:, 0], 'boxes': x[:, 0, :7, :4]}"]
+)
+def test_several_outputs_come_in_order_or_by_name_and_one_may_have_any_shape(tmp_path: Path, returned: str) -> None:
+    made(tmp_path, NETWORK.format(f"return {returned}"), BOXES)
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        ("x[:, 0], x", "gives boxes of (2, 8, 8) for 2 images; the data has 3 classes, so it must be (2, 7, 4)"),
+        ("x[:, 0, :7, :4], x.sum()", "gives scores of () for 2 images; its first axis must be the batch, 2"),
+        ("x[:, 0, :7, :4], x[:2]", "gives scores of (2, 1, 8, 8) for 3 images; its first axis must be the batch, 3"),
+        ("x[:, 0, :7, :4], 3", "gives tuple; give a tensor, or one for each of boxes, scores (for 2 images)"),
+    ],
+)
+def test_of_several_outputs_the_wrong_one_is_named(tmp_path: Path, returned: str, message: str) -> None:
+    assert refused(tmp_path, NETWORK.format(f"return {returned}"), BOXES) == f"model models.py:make: {message}"
+
+
 def test_the_trial_leaves_the_network_as_it_was_made(tmp_path: Path) -> None:
-    evaluating = LINEAR.replace("return torch", "return torch").replace("outputs))", "outputs)).eval()")
+    evaluating = LINEAR.replace("outputs))", "outputs)).eval()")
     assert made(tmp_path).training
     assert not made(tmp_path, evaluating).training
 
 
 @pytest.mark.parametrize("document", ["residual", 3, {}, {"widths": [4]}, {"name": "plain", "file": "m.py:f"}])
 def test_a_model_is_named_or_comes_from_a_file(document: object) -> None:
-    with pytest.raises(ValidationError, match="give either name = one of plain, residual, or file = "):
+    with pytest.raises(
+        ValidationError, match="give either name = one of plain, residual, segmenter, transformer, timm:NAME"
+    ):
         MODEL.validate_python(document)
+
+
+def test_a_library_alone_shapes_a_network_by_its_version() -> None:
+    assert model_tools(MODEL.validate_python({"name": "timm:resnet18"})) == ("timm",)
+    assert model_tools(MODEL.validate_python({"name": "torchvision:resnet18"})) == ("torchvision",)
+    assert model_tools(MODEL.validate_python({"name": "plain", "widths": [4]})) == ()
+    assert model_tools(MODEL.validate_python({"file": "models.py:make"})) == ()

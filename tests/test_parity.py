@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ TOLERANCE = Tolerance(1e-4, 1e-4)
 
 def parity(expected: object, found: object) -> OutputParity:
     one, other = np.asarray(expected, np.float32), np.asarray(found, np.float32)
-    return OutputParity("random", 8, "logits", *compare(one, other, TOLERANCE), one.shape, other.shape)
+    return OutputParity("random", 8, {}, "logits", *compare(one, other, TOLERANCE), one.shape, other.shape)
 
 
 def refusal(expected: object, found: object) -> str:
@@ -35,6 +36,12 @@ def test_the_first_output_that_differs_is_named_with_by_how_much() -> None:
         "the exported graph does not compute what the network does: output 'logits' on random inputs, batch 8, differs "
         "by 0.5 (relative 0.25); allowed are atol 0.0001 and rtol 0.0001 ([export] parity)"
     )
+
+
+def test_the_size_at_which_an_output_differs_is_told_with_the_name_of_its_axis() -> None:
+    result = replace(parity([1.0], [2.0]), sizes={"height": 16, "width": 48})
+    with pytest.raises(NotAcceptable, match="on random inputs, batch 8, height 16, width 48, differs by 1 "):
+        require_parity([result], TOLERANCE)
 
 
 @pytest.mark.parametrize(("expected", "found"), [([1.0], [np.nan]), ([np.nan], [np.nan]), ([np.inf], [1.0])])

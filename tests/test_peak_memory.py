@@ -8,11 +8,11 @@ import onnx
 import pytest
 from onnx import parser
 
-from engines.base import BatchProfile, EngineError, Target, sha256_of_file
+from engines.base import AxisProfile, EngineError, Target, sha256_of_file
 from engines.onnxruntime import OnnxRuntime
 from engines.peak_memory import high_water_mark_bytes, peak_memory_bytes
 
-CPU = Target("cpu", "onnxruntime", ("fp32",), batch=BatchProfile(1, 2, 4))
+CPU = Target("cpu", "onnxruntime", ("fp32",), batch=AxisProfile(1, 2, 4))
 MIB = 1 << 20
 
 
@@ -37,6 +37,22 @@ def test_a_larger_batch_takes_as_much_more_memory_as_it_has_outputs(
     )
     assert 20 * MIB < small < 500 * MIB
     assert 120 * MIB < large - small < 300 * MIB
+
+
+def test_an_engine_of_other_open_axes_is_run_at_the_shapes_that_it_is_given(tmp_path: Path) -> None:
+    """Writes batch x length MiB of float32."""
+    model = parser.parse_model("""<ir_version: 9, opset_import: ["": 18]>
+net (float[batch, length, 1] x) => (float[batch, length, 262144] y) <int64[3] shape = {1, 1, 262144}>
+{ y = Expand (x, shape) }""")
+    onnx.save(model, tmp_path / "model.onnx")
+    built = OnnxRuntime().build(tmp_path / "model.onnx", "fp32", CPU, tmp_path / "engine.onnx")
+    small, large = (
+        peak_memory_bytes("onnxruntime", built.file, built.sha256, CPU, 2, shapes={"x": (length, 1)})
+        for length in (1, 65)
+    )
+    assert 120 * MIB < large - small < 300 * MIB
+    with pytest.raises(EngineError, match=r"input 'x' has shape \[any, any, 1\]: no tensor of batch size 2 follows"):
+        peak_memory_bytes("onnxruntime", built.file, built.sha256, CPU, 2)
 
 
 def test_a_damaged_engine_is_an_error_that_says_what_the_process_said(engine: Path) -> None:

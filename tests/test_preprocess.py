@@ -118,3 +118,25 @@ def test_an_image_that_does_not_fit_is_named_with_the_mend(
     with pytest.raises(DataRejected) as caught:
         Preprocess.model_validate(settings).apply(image, "image 3")
     assert str(caught.value) == message
+
+
+@given(st.integers(2, 20), st.integers(2, 20), st.integers(2, 40), st.integers(2, 40))
+def test_a_label_takes_the_pixel_in_which_its_centre_lies(height: int, width: int, tall: int, wide: int) -> None:
+    label = np.arange(height * width).reshape(height, width)
+    found = Preprocess(resize=(tall, wide)).apply_to_label(label)
+    rows = [int((row + 0.5) * height / tall) for row in range(tall)]
+    columns = [int((column + 0.5) * width / wide) for column in range(wide)]
+    np.testing.assert_array_equal(found, label[np.ix_(rows, columns)])
+    assert found.dtype == label.dtype
+
+
+@given(st.integers(1, 4), st.integers(1, 4))
+def test_a_label_is_cropped_where_its_image_is(height: int, width: int) -> None:
+    label = np.arange(30).reshape(6, 5)
+    sized = Preprocess(crop=(height, width))
+    np.testing.assert_array_equal(sized.apply_to_label(label), sized.apply(label)[0])
+
+
+def test_a_label_that_is_smaller_than_the_crop_is_rejected() -> None:
+    with pytest.raises(DataRejected, match=r"label 3 is 8x8, preprocess\.crop is 9x8"):
+        Preprocess(crop=(9, 8)).apply_to_label(np.zeros((8, 8)), "label 3")

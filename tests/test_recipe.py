@@ -92,7 +92,9 @@ MISTAKES = {
     "task": (
         '"classification"',
         '"clasification"',
-        "task 'clasification' is unknown; did you mean 'classification'? choose from classification",
+        "task 'clasification' is unknown; did you mean 'classification'? choose from classification, "
+        "multi-label, regression, segmentation, sequence-classification, token-classification, or name a class of your own "
+        "as tasks.py:MyTask",
     ),
     "a negative seed": ("seed = 0", "seed = -1", "seed must be at least 0, found -1"),
     "too large a seed": ("seed = 0", "seed = 4294967296", "seed must be less than 4294967296, found 4294967296"),
@@ -171,7 +173,11 @@ MISTAKES = {
         "",
         "[data] give exactly one of source, npz, folder, factory; found none",
     ),
-    "source": ('npz = "images.npz"', 'source = "digts"', "[data] source must be 'digits', found 'digts'"),
+    "source": (
+        'npz = "images.npz"',
+        'source = "digts"',
+        "[data] source must be 'digits', 'digit-canvases' or 'digit-rows', found 'digts'",
+    ),
     "an empty path": ('npz = "images.npz"', 'npz = ""', "[data] npz must not be empty, found ''"),
     "data factory": (
         'npz = "images.npz"',
@@ -182,17 +188,19 @@ MISTAKES = {
     "network": (
         'name = "plain"',
         'name = "plan"',
-        "[teacher] model: network 'plan' is unknown; did you mean 'plain'? choose from plain, residual",
+        "[teacher] model: network 'plan' is unknown; did you mean 'plain'? choose from plain, residual, segmenter, transformer",
     ),
     "no network": (
         'model = { name = "plain", widths = [4, 8] }',
         "model = {}",
-        '[teacher] model: give either name = one of plain, residual, or file = "models.py:function"',
+        "[teacher] model: give either name = one of plain, residual, segmenter, transformer, "
+        'timm:NAME, torchvision:NAME, or file = "models.py:function"',
     ),
     "a network by name and by file": (
         'name = "plain"',
         'name = "plain", file = "models.py:make"',
-        '[teacher] model: give either name = one of plain, residual, or file = "models.py:function"',
+        "[teacher] model: give either name = one of plain, residual, segmenter, transformer, "
+        'timm:NAME, torchvision:NAME, or file = "models.py:function"',
     ),
     "a missing network": (
         'model = { name = "plain", widths = [4, 8] }\n',
@@ -245,9 +253,16 @@ MISTAKES = {
     "loss": (
         'name = "kd"',
         'name = "kdd"',
-        "[distill] losses[0]: loss 'kdd' is unknown; did you mean 'kd'? choose from kd",
+        "[distill] losses[0]: loss 'kdd' is unknown; did you mean 'kd'? choose from attention_maps, "
+        "attention_transfer, crd, cwd, dist, dkd, hidden_states, hint, kd, label_smoothing, labels, mimic, rkd, "
+        "similarity, standardized_kd",
     ),
-    "a loss without a name": ('name = "kd"\n', "", "[distill] losses[0]: must be a table with a name, one of kd"),
+    "a loss without a name": (
+        'name = "kd"\n',
+        "",
+        "[distill] losses[0]: must be a table with a name, one of attention_maps, attention_transfer, crd, cwd, dist, "
+        "dkd, hidden_states, hint, kd, label_smoothing, labels, mimic, rkd, similarity, standardized_kd",
+    ),
     "losses": (
         "temperature",
         "temprature",

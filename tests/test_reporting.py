@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 from io import StringIO
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +15,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from rich.console import Console
+from sample_reports import (
+    HOSTILE,
+    Tags,
+    accuracy,
+    bare_report,
+    cpu_engines,
+    every_report,
+    hostile_report,
+    latency,
+    on_terminal,
+    rtx_engines,
+    sample_report,
+    words,
+)
 
 from pipeline.reporting import formats, summary, tables
 from pipeline.reporting.charts import STRIP_PX, quantile_strip
@@ -28,322 +41,11 @@ from pipeline.reporting.document import (
 )
 from pipeline.reporting.html import html_from_report, write_html
 from pipeline.reporting.markdown import markdown_from_report, write_markdown
-from pipeline.reporting.result import (
-    AuditSummary,
-    ChainStep,
-    Distillation,
-    EngineResult,
-    Estimate,
-    Finding,
-    GateResult,
-    Latency,
-    Report,
-    StageResult,
-)
+from pipeline.reporting.result import EngineResult, GateResult, Report
 from pipeline.reporting.scale import Axis, axis_from_zero, linear_axis, logarithmic_axis
 from pipeline.reporting.scatter import Wish, texts_apart
 from pipeline.reporting.terminal import summary_from_report
 from pipeline.reporting.verdict import verdict_from_gates
-
-HOSTILE = "<script>alert(\"x\")</script> | `a` [b](c) [red]d[/red] & 'e'"
-VOID = {"meta", "br", "hr", "img", "input", "link"}
-
-
-def accuracy(value: float, low: float, high: float) -> Estimate:
-    return Estimate(value=value, low=low, high=high, n=360)
-
-
-def latency(batch_size: int, p50_ms: float, fp32_ms: float | None = None, verdict: str | None = "faster") -> Latency:
-    """A skewed distribution with a tail, as a busy machine gives it."""
-    quantiles = tuple(p50_ms * (0.97 + 0.06 * (i / 40) + 0.25 * (i / 40) ** 12) for i in range(41))
-    ratio = None
-    if fp32_ms is not None:
-        value = p50_ms / fp32_ms
-        ratio = Estimate(value=value, low=value * 0.97, high=value * 1.04, n=700)
-    return Latency.model_validate(
-        {
-            "batch_size": batch_size,
-            "threads": 1,
-            "samples": 700 if batch_size < 32 else 240,
-            "p50_ms": p50_ms,
-            "p50_low_ms": p50_ms * 0.99,
-            "p50_high_ms": p50_ms * 1.01,
-            "p90_ms": quantiles[36],
-            "p99_ms": quantiles[39] if batch_size < 32 else None,
-            "cv": 0.043,
-            "quantiles_ms": quantiles,
-            "ratio_to_fp32": ratio,
-            "versus_fp32": verdict if ratio else None,
-        }
-    )
-
-
-def cpu_engines() -> tuple[EngineResult, EngineResult]:
-    fp32 = EngineResult(
-        target="cpu",
-        runtime="onnxruntime",
-        precision="fp32",
-        state="measured",
-        file="cpu/fp32.onnx",
-        bytes=1_243_392,
-        sha256="3f" * 32,
-        audit=AuditSummary(kernels=21, products=13, int8_products=0, activation_bytes=262_144),
-        accuracy=accuracy(0.9806, 0.9601, 0.9906),
-        latency=(latency(1, 0.312), latency(8, 1.74), latency(32, 6.61)),
-        peak_memory_bytes=96_400_000,
-    )
-    int8 = EngineResult(
-        target="cpu",
-        runtime="onnxruntime",
-        precision="int8",
-        state="measured",
-        file="cpu/int8.onnx",
-        bytes=341_870,
-        sha256="a9" * 32,
-        audit=AuditSummary(
-            kernels=24, products=13, int8_products=12, float_products=("node_linear",), activation_bytes=98_304
-        ),
-        accuracy=accuracy(0.9778, 0.9565, 0.9888),
-        accuracy_ratio_to_fp32=accuracy(0.9972, 0.9915, 1.0000),
-        latency=(latency(1, 0.203, 0.312), latency(8, 0.818, 1.74), latency(32, 2.84, 6.61)),
-        peak_memory_bytes=88_100_000,
-    )
-    return fp32, int8
-
-
-def rtx_engine(precision: str, size: int, audit: AuditSummary) -> EngineResult:
-    return EngineResult(
-        target="rtx-portable",
-        runtime="tensorrt-rtx",
-        precision=precision,
-        state="built",
-        reason="no NVIDIA driver here",
-        file=f"rtx-portable/{precision}.plan",
-        bytes=size,
-        sha256="5c" * 32,
-        audit=audit,
-    )
-
-
-def rtx_engines() -> tuple[EngineResult, ...]:
-    remark = "scales per channel: 5 convolutions emit float and a kernel of their own quantizes again"
-    return (
-        rtx_engine("fp32", 1_402_112, AuditSummary(kernels=18, products=13, int8_products=0, activation_bytes=241_664)),
-        rtx_engine("fp16", 733_184, AuditSummary(kernels=18, products=13, int8_products=0, activation_bytes=120_832)),
-        rtx_engine(
-            "int8",
-            489_728,
-            AuditSummary(
-                kernels=31,
-                products=13,
-                int8_products=12,
-                float_products=("node_linear",),
-                activation_bytes=180_224,
-                remarks=(remark,),
-            ),
-        ),
-        EngineResult(
-            target="jetson",
-            runtime="tensorrt",
-            precision="int8",
-            optional=True,
-            state="not_built",
-            reason="tensorrt cannot be imported; on a Jetson it comes with JetPack",
-        ),
-    )
-
-
-def chain() -> tuple[ChainStep, ...]:
-    student = accuracy(0.9806, 0.9601, 0.9906)
-    return (
-        ChainStep(
-            step="teacher",
-            label="Teacher",
-            parameters=2_762_122,
-            bytes=11_071_000,
-            accuracy=accuracy(0.9889, 0.9717, 0.9957),
-        ),
-        ChainStep(
-            step="student", label="Student", parameters=308_554, bytes=1_246_000, accuracy=student, note="distilled"
-        ),
-        ChainStep(
-            step="baseline",
-            label="Baseline",
-            parameters=308_554,
-            bytes=1_246_000,
-            accuracy=accuracy(0.9750, 0.9532, 0.9868),
-            note="same student, labels alone",
-        ),
-        ChainStep(step="onnx", label="ONNX", parameters=308_554, bytes=1_241_000, accuracy=student, note="opset 18"),
-        ChainStep(
-            step="engine",
-            label="INT8 on cpu",
-            precision="int8",
-            bytes=341_870,
-            accuracy=accuracy(0.9778, 0.9565, 0.9888),
-            note="entropy calibration",
-        ),
-    )
-
-
-def gates() -> tuple[GateResult, ...]:
-    return (
-        GateResult(name="accuracy_ratio_to_fp32", limit=0.99, value=0.9972, state="passed", subject="cpu int8"),
-        GateResult(
-            name="p50_ms", limit=1.0, sense="at most", value=0.818, state="passed", subject="cpu int8", detail="batch 8"
-        ),
-    )
-
-
-def sample_report(**changes: object) -> Report:
-    """What `edgestill run digits` finds on a machine with no GPU."""
-    verdict, reasons = verdict_from_gates(gates())
-    names = ("data", "teacher", "distill", "export", "calibrate", "build", "measure")
-    times = (0.41, 21.6, 17.9, 3.62, 1.28, 4.05, 6.73)
-    report = Report(
-        name="digits",
-        task="classification",
-        verdict=verdict,
-        reasons=reasons,
-        test_images=360,
-        chain=chain(),
-        engines=(*cpu_engines(), *rtx_engines()),
-        gates=gates(),
-        findings=(
-            Finding(
-                severity="note", message="1,797 images in 10 classes; the rarest class has 174, the commonest 183."
-            ),
-            Finding(severity="warning", message="2 images of the training split differ in one pixel only."),
-        ),
-        distillation=Distillation(
-            loss="alpha * CE + (1 - alpha) * T^2 * KL", temperature=4.0, alpha=0.3, epochs=12, compression_ratio=8.95
-        ),
-        stages=tuple(
-            StageResult(name=name, key=f"{i}7c0de" * 8, seconds=seconds, peak_memory_bytes=(310 + 40 * i) * 1_000_000)
-            for i, (name, seconds) in enumerate(zip(names, times, strict=True))
-        ),
-        versions={
-            "edgestill": "0.1.0",
-            "torch": "2.13.0",
-            "onnx": "1.23.2",
-            "onnxruntime": "1.32.0",
-            "tensorrt_rtx": "1.7.1.116",
-        },
-        machine={
-            "cpu": {"model": "Example CPU, 2 cores", "flags": ["avx512f", "avx512_vnni"]},
-            "gpu": None,
-            "memory_bytes": 8_000_000_000,
-        },
-        created_utc="2026-10-04T12:00:00Z",
-        command="edgestill run digits",
-        seed=0,
-    )
-    return Report.model_validate({**dict(report), **changes})
-
-
-def bare_report() -> Report:
-    """As little as a report can hold."""
-    verdict, reasons = verdict_from_gates(())
-    return Report(
-        name="bare",
-        task="classification",
-        verdict=verdict,
-        reasons=reasons,
-        test_images=0,
-        created_utc="2026-01-01T00:00:00Z",
-    )
-
-
-def sparse_report() -> Report:
-    """Every list filled, every optional field left out."""
-    timed = Latency(batch_size=1, samples=11, p50_ms=0, p50_low_ms=0, p50_high_ms=0, cv=0)
-    return bare_report().model_copy(
-        update={
-            "chain": (ChainStep(step="teacher", label="Teacher"),),
-            "engines": (
-                EngineResult(target="a", runtime="r", precision="fp32", state="measured", latency=(timed,)),
-                EngineResult(
-                    target="b",
-                    runtime="r",
-                    precision="int8",
-                    state="measured",
-                    accuracy=accuracy(1, 1, 1),
-                    latency=(timed,),
-                ),
-                EngineResult(target="c", runtime="r", precision="fp8", state="built", reason="why", bytes=0),
-                EngineResult(target="d", runtime="r", precision="int8", state="measured"),
-            ),
-            "gates": (GateResult(name="p50_ms", limit=1, state="failed", subject="c fp8"),),
-            "stages": (StageResult(name="data", key="", seconds=0),),
-            "distillation": Distillation(loss="kd"),
-        }
-    )
-
-
-def hostile_report() -> Report:
-    """Markup wherever a user's words can stand."""
-    engine = cpu_engines()[1].model_copy(
-        update={"target": HOSTILE, "runtime": HOSTILE, "precision": HOSTILE, "reason": HOSTILE, "file": HOSTILE}
-    )
-    audit = AuditSummary(kernels=1, products=1, int8_products=1, float_products=(HOSTILE,), remarks=(HOSTILE,))
-    return sample_report(
-        name=HOSTILE,
-        task=HOSTILE,
-        metric=HOSTILE,
-        reasons=(HOSTILE,),
-        command=HOSTILE,
-        created_utc=HOSTILE,
-        chain=tuple(step.model_copy(update={"label": HOSTILE, "note": HOSTILE}) for step in chain()),
-        engines=(engine, engine.model_copy(update={"audit": audit, "state": "built"})),
-        gates=(GateResult(name=HOSTILE, limit=1, state="failed", subject=HOSTILE, detail=HOSTILE),),
-        findings=(Finding(severity="error", message=HOSTILE),),
-        stages=(StageResult(name=HOSTILE, key=HOSTILE, seconds=1),),
-        versions={HOSTILE: HOSTILE},
-        machine={HOSTILE: [HOSTILE], "nested": {"list": [{"a": HOSTILE}, None, True]}},
-        distillation=Distillation(loss=HOSTILE),
-    )
-
-
-REPORTS = {"sample": sample_report, "bare": bare_report, "sparse": sparse_report, "hostile": hostile_report}
-every_report = pytest.mark.parametrize("report", [make() for make in REPORTS.values()], ids=list(REPORTS))
-
-
-class Tags(HTMLParser):
-    """Tags, attributes and text of a page; raises where a tag is closed that was not the last one opened."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.seen: list[str] = []
-        self.attributes: list[tuple[str, str]] = []
-        self.text: list[str] = []
-        self.feed(page)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.seen.append(tag)
-        self.attributes += [(name, value or "") for name, value in attrs]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open, f"</{tag}> closes nothing"
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open[-1:] != ["style"]:
-            self.text.append(data)
-
-
-def words(page: str) -> str:
-    return " ".join(" ".join(Tags(page).text).split())
-
-
-def on_terminal(report: Report, html: Path | None = None, width: int = 80) -> str:
-    out = StringIO()
-    Console(file=out, width=width).print(summary_from_report(report, html))
-    return out.getvalue()
-
 
 # The model
 
@@ -531,9 +233,9 @@ def test_a_document_that_breaks_the_schema_is_refused_with_the_place() -> None:
 
 
 def test_a_report_that_went_round_the_model_is_not_written(tmp_path: Path) -> None:
-    forged = sample_report().model_copy(update={"test_images": -1})
+    forged = sample_report().model_copy(update={"test_samples": -1})
     with pytest.raises(
-        ValueError, match=r"report\.json was not written, it breaks report\.schema\.json: \$\.test_images"
+        ValueError, match=r"report\.json was not written, it breaks report\.schema\.json: \$\.test_samples"
     ):
         write_json(forged, tmp_path / "report.json")
     assert not (tmp_path / "report.json").exists()

@@ -76,7 +76,7 @@ def test_attention_in_one_kernel_is_a_product(tmp_path: Path) -> None:
     nodes = "k = Relu(x)\nv = Neg(x)\n[attention] y = Attention(x, k, v)"
     graph = written(tmp_path, nodes, {}, "float16", x="N,2,16,32", opset=23)
     layers = RTX.build(graph, "fp16", TARGET, tmp_path / "e.plan").layers
-    [layer] = [layer for layer in layers if layer.kind == "matmul"]
+    [layer] = [layer for layer in layers if layer.kind == "attention"]
     assert "attention" in layer.onnx_nodes
     assert [tensor.dtype for tensor in layer.inputs] == ["float16"] * 3
     assert summarize(layers).float16 == 1

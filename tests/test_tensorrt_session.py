@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from engines import cuda as cuda_file
-from engines.base import BatchProfile, EngineDamaged, EngineError, RuntimeMissing, Session, Target, sha256_of_file
+from engines.base import AxisProfile, EngineDamaged, EngineError, RuntimeMissing, Session, Target, sha256_of_file
 from engines.cuda import Cuda
 from engines.tensorrt import TensorRTRTX
 from engines.tensorrt.session import open_session
@@ -213,7 +213,10 @@ def test_wrong_feeds_are_refused_before_anything_is_copied(
 
 def test_an_output_whose_shape_depends_on_the_data_is_refused(session: Session, trt: FakeTensorRT) -> None:
     trt.context.output_shape = (-1, 3)
-    with pytest.raises(EngineError, match=r"the shape \[-1, 3\] of output 'y' depends on the data; only the batch may"):
+    said = (
+        r"the shape \[-1, 3\] of output 'y' does not follow from the inputs' \('x' \[1, 3\]\): they differ in an axis"
+    )
+    with pytest.raises(EngineError, match=said):
         session.run({"x": batch(1)})
 
 
@@ -294,5 +297,5 @@ def test_without_a_driver_a_whole_plan_is_not_loaded_and_it_is_said_why(
     plan = tmp_path / "e.plan"
     plan.write_bytes(b"plan")
     with pytest.raises(RuntimeMissing, match=r"e\.plan: there is no NVIDIA driver here"):
-        TensorRTRTX().open(plan, sha256_of_file(plan), Target("rtx", "tensorrt-rtx", batch=BatchProfile()))
+        TensorRTRTX().open(plan, sha256_of_file(plan), Target("rtx", "tensorrt-rtx", batch=AxisProfile()))
     assert trt.host_code_allowed == []

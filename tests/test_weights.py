@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import TypeAdapter
 from safetensors.torch import save_file
 from small_training import context_in
 
@@ -17,11 +18,13 @@ from pipeline.artifact import Teacher
 from pipeline.atomic import write_json
 from pipeline.digest import sha256_of_file
 from pipeline.errors import IntegrityError, NotAcceptable, RecipeError
-from pipeline.models import UserModel
+from pipeline.interface import IMAGE, IMAGE_AXES, InputSpec, Interface
+from pipeline.models import Model, UserModel, make_model
 from pipeline.networks import PlainNetwork
 from pipeline.weights import load_network, load_weights, network_document, write_weights
 
 State = dict[str, torch.Tensor]
+IMAGES = Interface((InputSpec(IMAGE, "float32", (1, 8, 8), IMAGE_AXES),), {"logits": (3,)}, 3)
 
 
 class Bomb:
@@ -185,7 +188,7 @@ def test_weights_that_are_not_finite_are_refused_by_tensor(tmp_path: Path, state
 def test_a_recorded_network_comes_back_frozen_and_in_evaluation_mode(tmp_path: Path, state: State) -> None:
     write_weights(tmp_path / "teacher.safetensors", state)
     model = {"name": "plain", "widths": [4, 8]}
-    write_json(tmp_path / "model.json", {"model": model, "files": {}, "shape": [1, 8, 8], "outputs": 3})
+    write_json(tmp_path / "model.json", {"model": model, "files": {}, "interface": IMAGES.to_json()})
     found = load_network(Teacher(tmp_path), "teacher.safetensors", context_in(tmp_path))
     assert_same(found.state_dict(), state)
     assert not any(module.training for module in found.modules())
@@ -198,15 +201,57 @@ def test_a_network_of_the_users_is_recorded_with_its_files_digest_and_not_made_f
     source = "from torch import nn\n\n\ndef make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))\n"
     (tmp_path / "models.py").write_text(source)
     model = UserModel(file="models.py:make")
-    made = model.make((1, 8, 8), 3, tmp_path)
+    made = model.make(IMAGES, tmp_path)
     write_weights(tmp_path / "teacher.safetensors", made.state_dict())
-    document = network_document(made, model, (1, 8, 8), 3, tmp_path)
+    document = network_document(made, model, IMAGES, tmp_path)
     write_json(tmp_path / "model.json", document)
     assert document["files"] == {"models.py:make": sha256_of_file(tmp_path / "models.py")}
     load_network(Teacher(tmp_path), "teacher.safetensors", context_in(tmp_path))
 
     (tmp_path / "models.py").write_text(source + "# changed\n")
 
-    assert network_document(made, model, (1, 8, 8), 3, tmp_path)["files"] != document["files"]
+    assert network_document(made, model, IMAGES, tmp_path)["files"] != document["files"]
     with pytest.raises(IntegrityError, match=r"models\.py: changed since the network was made; run again"):
+        load_network(Teacher(tmp_path), "teacher.safetensors", context_in(tmp_path))
+
+
+def test_a_network_of_several_inputs_is_made_again_from_its_document(tmp_path: Path) -> None:
+    sequences = Interface(
+        (InputSpec("tokens", "int64", (5,), ("length",)), InputSpec("mask", "float32", (5,), ("length",))),
+        {"logits": (5, 3)},
+        3,
+    )
+    written = {"name": "transformer", "width": 8, "depth": 1, "heads": 2, "vocabulary": 7}
+    model = TypeAdapter[Any](Model).validate_python(written)
+    made = make_model(model, sequences, tmp_path).eval()
+    document = network_document(made, model, sequences, tmp_path)
+    write_weights(tmp_path / "teacher-2.safetensors", made.state_dict())
+    write_json(tmp_path / "model-2.json", document)
+    assert sorted(document) == ["files", "interface", "model", "parameters"]
+
+    again = load_network(Teacher(tmp_path), "teacher-2.safetensors", context_in(tmp_path), "model-2.json")
+
+    inputs = (torch.tensor([[1, 2, 3]]), torch.tensor([[1.0, 1.0, 0.0]]))
+    assert torch.equal(again(*inputs), made(*inputs))
+
+
+def test_each_of_several_networks_has_its_own_document(tmp_path: Path) -> None:
+    for number, widths in (("", [4]), ("-2", [4, 8])):
+        model = TypeAdapter[Any](Model).validate_python({"name": "residual", "widths": widths})
+        made = make_model(model, IMAGES, tmp_path)
+        write_weights(tmp_path / f"teacher{number}.safetensors", made.state_dict())
+        write_json(tmp_path / f"model{number}.json", network_document(made, model, IMAGES, tmp_path))
+    teacher, context = Teacher(tmp_path), context_in(tmp_path)
+    load_network(teacher, "teacher.safetensors", context)
+    load_network(teacher, "teacher-2.safetensors", context, "model-2.json")
+    with pytest.raises(RecipeError, match="teacher-2.safetensors: does not fit the model: "):
+        load_network(teacher, "teacher-2.safetensors", context)
+
+
+def test_a_recorded_network_whose_weights_are_not_finite_is_not_acceptable(tmp_path: Path, state: State) -> None:
+    state["head.bias"][0] = float("nan")
+    write_weights(tmp_path / "teacher.safetensors", state)
+    model = {"name": "plain", "widths": [4, 8]}
+    write_json(tmp_path / "model.json", {"model": model, "files": {}, "interface": IMAGES.to_json()})
+    with pytest.raises(NotAcceptable, match="tensor head.bias holds NaN or infinite values"):
         load_network(Teacher(tmp_path), "teacher.safetensors", context_in(tmp_path))

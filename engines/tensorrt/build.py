@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from engines.audit import RealizedLayer
-from engines.base import BatchProfile, BuildCancelled, BuildFailed, StepDone, Target
+from engines.base import BuildCancelled, BuildFailed, StepDone, Target
 from engines.tensorrt.api import (
     Builder,
     IBuilderConfig,
     IHostMemory,
     INetworkDefinition,
-    IOptimizationProfile,
-    ITensor,
     Module,
     OnnxParser,
     ParserError,
@@ -24,6 +22,7 @@ from engines.tensorrt.api import (
 from engines.tensorrt.layers import HEADING, UnreadableLayers, product_nodes, realized_layers
 from engines.tensorrt.log import Recorder, captured_stderr, readable, recording
 from engines.tensorrt.module import name_compute_capabilities
+from engines.tensorrt.profile import BATCH, add_profile
 from engines.tensorrt.progress import progress_monitor
 
 # File descriptor 2 and TensorRT's logger belong to the process.
@@ -127,7 +126,7 @@ def _configured(
         config.clear_flag(trt.BuilderFlag.TF32)
     if target.workspace_bytes is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, target.workspace_bytes)
-    profile = _add_profile(builder, network, config, graph, target.batch)
+    axes = add_profile(builder, network, config, graph, target)
     settings = {
         "precision": precision,
         "strongly_typed": True,
@@ -136,7 +135,8 @@ def _configured(
         "workspace_bytes": int(config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE)),
         "optimization_level": int(config.builder_optimization_level),
         "compute_capabilities": name_compute_capabilities(trt, config, target.compute_capabilities),
-        "batch": profile,
+        "batch": axes.get(BATCH),
+        "axes": {name: sizes for name, sizes in axes.items() if name != BATCH},
     }
     _require_taken(settings, graph, target)
     return config, settings
@@ -153,41 +153,6 @@ def _require_taken(settings: dict[str, Any], graph: Path, target: Target) -> Non
     ]
     if refused:
         raise BuildFailed(f"{graph}: the builder did not take its settings: {', '.join(refused)}")
-
-
-def _add_profile(
-    builder: Builder, network: INetworkDefinition, config: IBuilderConfig, graph: Path, batch: BatchProfile
-) -> dict[str, int] | None:
-    """One profile for all inputs of dynamic batch; None where none is dynamic."""
-    inputs: list[ITensor] = [network.get_input(index) for index in range(network.num_inputs)]
-    dynamic: list[ITensor] = [tensor for tensor in inputs if -1 in _dims(tensor)]
-    for tensor in dynamic:
-        _require_dynamic_batch_only(tensor, graph)
-    if not dynamic:
-        return None
-    sizes = {"min": batch.min, "opt": batch.opt, "max": batch.max}
-    if not 1 <= batch.min <= batch.opt <= batch.max:  # TensorRT-RTX takes a batch of 0
-        raise BuildFailed(f"{graph}: the batch sizes {sizes} must be at least 1 and rise from min to max")
-    profile: IOptimizationProfile = builder.create_optimization_profile()
-    for tensor in dynamic:
-        shapes = {name: (size, *_dims(tensor)[1:]) for name, size in sizes.items()}
-        profile.set_shape(tensor.name, min=shapes["min"], opt=shapes["opt"], max=shapes["max"])
-    if not profile or config.add_optimization_profile(profile) < 0:
-        raise BuildFailed(f"{graph}: TensorRT refuses the batch sizes {sizes}; choose others")
-    return sizes
-
-
-def _require_dynamic_batch_only(tensor: ITensor, graph: Path) -> None:
-    dims = _dims(tensor)
-    if tensor.is_shape_tensor or -1 in dims[1:]:
-        raise BuildFailed(
-            f"{graph}: input {tensor.name!r} has shape {list(dims)}: only its first dimension, the batch, may be "
-            "dynamic; fix the others when exporting"
-        )
-
-
-def _dims(tensor: ITensor) -> tuple[int, ...]:
-    return tuple(tensor.shape)
 
 
 def _require_success(plan: IHostMemory, graph: Path, recorder: Recorder, past_the_logger: list[str]) -> None:

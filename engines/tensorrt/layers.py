@@ -21,6 +21,7 @@ _KINDS: Mapping[str, Kind] = {
     **dict.fromkeys(("gemm", "gemv", "matmul", "matrix_multiply", "caskgemmmatrixmultiply"), "matmul"),
 }
 # Generated kernels that multiply matrices say so in their name alone: `_gemm_mha_v2_myl0_6`, `__myl_FcAdd_myl0_8`.
+_ATTENTION_NAME = re.compile(r"_gemm_mha_")
 _MATMUL_NAME = re.compile(r"_gemm_|__myl_(?:[A-Z][a-z]+)*?Fc(?![a-z])")
 
 _DTYPES: Mapping[str, str] = {
@@ -121,7 +122,8 @@ def _layer(line: str, products: Mapping[str, Kind]) -> RealizedLayer:
 
 
 def _kind(layer_type: str, name: str) -> Kind:
-    return _KINDS.get(layer_type.lower(), "matmul" if _MATMUL_NAME.match(name) else "other")
+    generated: Kind = "matmul" if _MATMUL_NAME.match(name) else "other"
+    return _KINDS.get(layer_type.lower(), "attention" if _ATTENTION_NAME.match(name) else generated)
 
 
 def _tensor(match: re.Match[str], constant: bool) -> RealizedTensor:

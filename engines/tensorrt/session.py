@@ -57,7 +57,8 @@ class TensorRTSession(Session):
         self._file = file
         self._inputs = _tensor_infos(trt, engine, trt.TensorIOMode.INPUT, file)
         self._outputs = _tensor_infos(trt, engine, trt.TensorIOMode.OUTPUT, file)
-        self._batch_ranges = {info.name: _batch_range(engine, info) for info in self._inputs if -1 in info.shape}
+        self._ranges = {info.name: _ranges(engine, info) for info in self._inputs if -1 in info.shape}
+        """Of each dynamic input: (position, least, most) of its dynamic dimensions."""
         self._runtime = runtime  # an engine must not outlive its runtime
         self._engine = engine
         self._context: IExecutionContext = context
@@ -82,7 +83,7 @@ class TensorRTSession(Session):
         for name, source in sources.items():
             self._require(self._context.set_input_shape(name, source.shape), f"take the shape of input {name!r}")
             self._cuda.copy_to_device_async(self._bind(name, source.nbytes), source, self._stream)
-        results = {info.name: np.empty(self._output_shape(info.name), info.dtype) for info in self._outputs}
+        results = {info.name: np.empty(self._output_shape(info.name, sources), info.dtype) for info in self._outputs}
         for name, result in results.items():
             self._bind(name, result.nbytes)
         self._require(self._context.execute_async_v3(self._stream), "start")
@@ -108,15 +109,16 @@ class TensorRTSession(Session):
     def _require_usable(self, feeds: Arrays) -> None:
         if self._context is None:
             raise EngineError(f"{self._file}: its session is closed; open the engine again")
-        if problem := wrong_feeds(self._inputs, feeds) or self._wrong_batch(feeds):
+        if problem := wrong_feeds(self._inputs, feeds) or self._wrong_size(feeds):
             raise EngineError(f"{self._file}: {problem}")
 
-    def _wrong_batch(self, feeds: Arrays) -> str | None:
-        sizes = {name: feeds[name].shape[0] for name in self._batch_ranges}
-        for name, size in sizes.items():
-            low, high = self._batch_ranges[name]
-            if not low <= size <= high:
-                return f"input {name!r} has batch size {size}; the engine was built for {low} to {high}"
+    def _wrong_size(self, feeds: Arrays) -> str | None:
+        for name, ranges in self._ranges.items():
+            for at, low, high in ranges:
+                size, what = feeds[name].shape[at], "batch size" if at == 0 else f"dimension {at} of size"
+                if not low <= size <= high:
+                    return f"input {name!r} has {what} {size}; the engine was built for {low} to {high}"
+        sizes = {name: feeds[name].shape[0] for name, ranges in self._ranges.items() if ranges[0][0] == 0}
         if len(set(sizes.values())) > 1:
             return f"inputs differ in batch size: {', '.join(f'{name!r} {size}' for name, size in sizes.items())}"
         return None
@@ -133,11 +135,13 @@ class TensorRTSession(Session):
             self._require(self._context.set_tensor_address(name, pointer), f"take a buffer for {name!r}")
         return pointer
 
-    def _output_shape(self, name: str) -> tuple[int, ...]:
+    def _output_shape(self, name: str, sources: Arrays) -> tuple[int, ...]:
         shape = tuple(self._context.get_tensor_shape(name))
         if -1 in shape:
+            given = ", ".join(f"{source!r} {list(array.shape)}" for source, array in sources.items())
             raise EngineError(
-                f"{self._file}: the shape {list(shape)} of output {name!r} depends on the data; only the batch may vary"
+                f"{self._file}: the shape {list(shape)} of output {name!r} does not follow from the inputs' ({given}): "
+                "they differ in an axis that they share, or it depends on the data, and such graphs are not run"
             )
         return shape
 
@@ -162,6 +166,6 @@ def _tensor_infos(trt: Module, engine: ICudaEngine, mode: object, file: Path) ->
     return tuple(infos)
 
 
-def _batch_range(engine: ICudaEngine, info: TensorInfo) -> tuple[int, int]:
+def _ranges(engine: ICudaEngine, info: TensorInfo) -> list[tuple[int, int, int]]:
     low, _, high = engine.get_tensor_profile_shape(info.name, 0)
-    return low[0], high[0]
+    return [(at, low[at], high[at]) for at, size in enumerate(info.shape) if size == -1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,8 @@ class BuildRequest:
     batch: str | None
     """MIN:OPT:MAX; None: the profile that a target has by itself."""
     out: Path | None
+    axes: tuple[str, ...] = ()
+    """NAME=MIN:OPT:MAX, for each dynamic axis other than the batch."""
 
 
 def build(request: BuildRequest, progress: Progress, cancellation: Cancellation) -> Outcome:
@@ -78,17 +81,31 @@ def _settings(request: BuildRequest) -> TargetSettings:
         "compute_capabilities": request.compute_capabilities,
     }
     if request.batch is not None:
-        settings["batch"] = _profile(request.batch)
+        settings["batch"] = _sizes(f"--batch {request.batch}", request.batch)
+    if request.axes:
+        settings["axes"] = _axes(request.axes)
     try:
         return TargetSettings.model_validate(settings)
     except ValidationError as error:
         raise RecipeError("\n".join(explained(error, "", TargetSettings))) from error
 
 
-def _profile(text: str) -> dict[str, int]:
+def _axes(texts: Sequence[str]) -> dict[str, dict[str, int]]:
+    axes: dict[str, dict[str, int]] = {}
+    for text in texts:
+        name, equals, sizes = text.partition("=")
+        if not name or not equals:
+            raise RecipeError(f"--axis {text}: give NAME=MIN:OPT:MAX, such as length=16:64:256")
+        if name in axes:
+            raise RecipeError(f"--axis {text}: '{name}' stands twice; give it once")
+        axes[name] = _sizes(f"--axis {text}", sizes)
+    return axes
+
+
+def _sizes(asked: str, text: str) -> dict[str, int]:
     sizes = text.split(":")
     if len(sizes) != 3 or not all(size.isdecimal() for size in sizes):
-        raise RecipeError(f"--batch {text}: give MIN:OPT:MAX, such as 1:8:64")
+        raise RecipeError(f"{asked}: give MIN:OPT:MAX, such as 1:8:64")
     return dict(zip(("min", "opt", "max"), map(int, sizes), strict=True))
 
 

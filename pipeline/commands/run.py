@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from pipeline import runner
-from pipeline.artifact import ReportFiles
+from pipeline.artifact import TARGET, ReportFiles
 from pipeline.cancellation import Cancellation
-from pipeline.errors import IntegrityError, RecipeError
+from pipeline.crew import follow
+from pipeline.errors import IntegrityError, NotAcceptable, RecipeError
 from pipeline.outcome import Outcome
 from pipeline.progress import Progress
 from pipeline.recipe import Recipe, load_recipe
@@ -20,6 +22,7 @@ from pipeline.reporting.result import Report
 from pipeline.selection import Selection
 from pipeline.status import verified_artifacts
 from pipeline.workspace import Workspace
+from pipeline.world import World, asked_world, joined
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,15 +44,31 @@ def run(
 ) -> Outcome:
     """Runs what is stale; ends with the report where the run reached it."""
     recipe = load_recipe(recipe_name)
+    with joined(asked_world()) as world:
+        if not world.leads:
+            follow(recipe, world, cancellation)
+            return Outcome({}, lambda _: None, silent=True)
+        return _led(recipe, recipe_name, workspace_path, selection, progress, cancellation, world)
+
+
+def _led(
+    recipe: Recipe,
+    recipe_name: str,
+    workspace_path: Path | None,
+    selection: Selection,
+    progress: Progress,
+    cancellation: Cancellation,
+    world: World,
+) -> Outcome:
     workspace = workspace_of(recipe, workspace_path)
-    runs = runner.run(recipe, workspace, progress, cancellation, selection)
+    runs = runner.run(recipe, workspace, progress, cancellation, selection, world)
     document = {
         "workspace": str(workspace.path),
         "stages": [{**asdict(each), "folder": str(each.folder)} for each in runs],
     }
     last = runs[-1]
     if last.stage != "report":
-        return Outcome(document, lambda console: _show_end(console, runs))
+        return Outcome(document, lambda console: _show_end(console, runs), _exit_code_of(runs))
     return _reported(ReportFiles(last.folder), document, f"edgestill run {recipe_name}")
 
 
@@ -84,6 +103,15 @@ def _reported(files: ReportFiles, document: Mapping[str, Any], command: str) -> 
 def _exit_code(found: Report) -> int:
     # Without gates there is nothing to fail: the report says so, the run itself is done.
     return EXIT_CODES[found.verdict] if found.gates else 0
+
+
+def _exit_code_of(runs: Sequence[runner.StageRun]) -> int:
+    """Of a run that makes no report: a student that does not meet its target is not acceptable all the same."""
+    for each in runs:
+        target = each.folder / TARGET
+        if each.stage == "distill" and target.exists() and not json.loads(target.read_text("utf-8"))["met"]:
+            return NotAcceptable.exit_code
+    return 0
 
 
 def _show_end(console: Console, runs: Sequence[runner.StageRun]) -> None:

@@ -52,10 +52,20 @@ class AffinePlan:
 
     def apply(self, images: Tensor, rows: NDArray[np.int64]) -> Tensor:
         """(batch, channels, h, w) of the given rows, changed; what enters from outside takes the edge's value."""
+        return self._sampled(images, rows, "bilinear") if self._changes else images
+
+    def apply_labels(self, labels: Tensor, rows: NDArray[np.int64]) -> Tensor:
+        """(batch, h, w) labels of the same images, each pixel with the label of the nearest one."""
         if not self._changes:
-            return images
+            return labels
+        # Every class number that fits into 52 bits is exact in float64.
+        found = self._sampled(labels.double()[:, None], rows, "nearest")[:, 0]
+        return found.to(labels.dtype)
+
+    def _sampled(self, images: Tensor, rows: NDArray[np.int64], mode: str) -> Tensor:
         import torch
         from torch.nn.functional import affine_grid, grid_sample
 
-        grid = affine_grid(torch.from_numpy(self._theta[rows]), list(images.shape), align_corners=False)
-        return grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        theta = torch.from_numpy(self._theta[rows]).to(images.device, images.dtype)
+        grid = affine_grid(theta, list(images.shape), align_corners=False)
+        return grid_sample(images, grid, mode=mode, padding_mode="border", align_corners=False)

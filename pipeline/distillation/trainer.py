@@ -1,241 +1,258 @@
-"""The training loop: one network, one loss, a checkpoint every epoch, the best chosen on validation."""
+"""The training loop: one network, one lesson, the best epoch chosen on validation; a kill at any step costs nothing."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline import atomic
 from pipeline.context import Context
 from pipeline.data import Dataset
-from pipeline.distillation.augment import AffinePlan, Augment, epoch_order
+from pipeline.distillation.augment import epoch_order
 from pipeline.distillation.checkpoint import read_checkpoint, write_checkpoint
-from pipeline.errors import DataRejected, NotAcceptable, RecipeError, ResourceExhausted, is_out_of_memory
+from pipeline.distillation.training import Fit, Lesson, OnEpoch, State, Training
+from pipeline.distillation.views import Batches, Views
+from pipeline.errors import Cancelled, DataRejected, RecipeError
+from pipeline.predictions import predictions
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
-WARM_UP_SHARE = 0.1
-EVALUATION_BATCH_SIZE = 256
+    from pipeline.progress import Phase
 
-BatchLoss = Callable[["Tensor", "Tensor", "Tensor"], "Tensor"]
-"""(the network's outputs, images, labels) -> scalar."""
-State = dict[str, "Tensor"]
+CHECKPOINT_INTERVAL_S = 30.0
 
 
-class Optimizer(BaseModel):
-    """AdamW or SGD with momentum 0.9, cosine decay to zero after a linear warm-up over a tenth of the steps."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2e-3
-    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5e-4
-
-    def make(self, parameters: Any) -> torch.optim.Optimizer:
-        """For the parameters of one network."""
-        import torch
-
-        if self.name == "sgd":
-            return torch.optim.SGD(
-                parameters, lr=self.learning_rate, momentum=0.9, weight_decay=self.weight_decay, nesterov=True
-            )
-        return torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
-
-    def learning_rate_at(self, step: int, steps: int) -> float:
-        """A closed form, so that a resumed run needs no schedule state."""
-        warm_up = max(1, round(WARM_UP_SHARE * steps))
-        if step < warm_up:
-            return self.learning_rate * (step + 1) / warm_up
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how."""
-
-    epochs: int
-    batch_size: int
-    optimizer: Optimizer
-    augment: Augment
-
-
-@dataclass(frozen=True)
-class Fit:
-    """What a training left."""
-
-    best: State
-    last: State
-    best_epoch: int
-    """Counted from 1."""
-    events: Sequence[dict[str, Any]]
-    """One an epoch: phase, epoch, mean loss, validation metric."""
-
-
-def fit(network: nn.Module, dataset: Dataset, loss: BatchLoss, schedule: Schedule, context: Context, title: str) -> Fit:
+def fit(
+    network: nn.Module,
+    dataset: Dataset,
+    lesson: Lesson,
+    training: Training,
+    context: Context,
+    title: str,
+    on_epoch: OnEpoch | None = None,
+) -> Fit:
     """Trains on the training split; resumes from `context.checkpoints` to the same bits on the same machine.
 
     Raises NotAcceptable where the loss is no longer finite, DataRejected for fewer samples than a batch, RecipeError
     for a network that cannot be trained, Cancelled.
     """
-    return _Training(network, dataset, loss, schedule, context, title).run()
+    return _Training(network, dataset, lesson, training, context, title, on_epoch).run()
 
 
-def predictions(network: nn.Module, dataset: Dataset, indices: NDArray[np.int64]) -> NDArray[np.float32]:
-    """The network's outputs in evaluation mode, (len(indices), outputs)."""
-    import torch
-
-    network.eval()
-    with torch.inference_mode():
-        parts = [
-            network(torch.from_numpy(dataset.images(indices[start : start + EVALUATION_BATCH_SIZE]))).numpy()
-            for start in range(0, len(indices), EVALUATION_BATCH_SIZE)
-        ]
-    return np.concatenate(parts)
-
-
-def set_up_torch(context: Context) -> None:
-    """Threads and random state: with one thread the same seed gives the same bits."""
+def set_up_torch(context: Context, offset: int = 0) -> None:
+    """Threads and random state: with one thread the same seed gives the same bits. The offset tells networks apart."""
     import torch
 
     torch.set_num_threads(context.threads)
-    torch.manual_seed(context.seed)
+    torch.manual_seed(context.seed + offset)
 
 
 class _Training:
     def __init__(
-        self, network: nn.Module, dataset: Dataset, loss: BatchLoss, schedule: Schedule, context: Context, title: str
+        self,
+        network: nn.Module,
+        dataset: Dataset,
+        lesson: Lesson,
+        training: Training,
+        context: Context,
+        title: str,
+        on_epoch: OnEpoch | None,
     ) -> None:
-        self._network, self._dataset, self._loss = network, dataset, loss
-        self._schedule, self._context, self._title = schedule, context, title
-        self._train, self._validation = dataset.indices("train"), dataset.indices("validation")
-        self._batches = len(self._train) // schedule.batch_size
-        if self._batches == 0:
-            raise DataRejected(
-                f"{title}: the training split has {len(self._train)} images, fewer than one batch of "
-                f"{schedule.batch_size}; lower batch_size or add images"
-            )
-        trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        if not trainable:
+        from pipeline.distillation.ema import MovingAverage
+        from pipeline.distillation.stepper import Stepper
+
+        self._dataset, self._lesson, self._settings = dataset, lesson, training
+        self._context, self._title, self._on_epoch = context, title, on_epoch
+        self._validation, samples = dataset.indices("validation"), len(dataset.indices("train"))
+        self._batches_each = _batches_each(samples, training.batch_size, title)
+        self._share = context.world.share(training.batch_size, f"{title}: batch_size")
+        if not any(parameter.requires_grad for parameter in network.parameters()):
             raise RecipeError(f"{title}: the network has no trainable parameters, so there is nothing to train")
-        self._optimizer = schedule.optimizer.make(trainable)
+        self._network = network.to(context.world.device())
+        self._views = Views(training.augment, context.seed, samples, training.views)
+        parameter = next(network.parameters())
+        self._batches = Batches(dataset, self._views, context.task.dense, parameter.device, parameter.dtype)
+        self._stepper = Stepper(self._network, dataset, lesson.terms, training, context, title)
+        self._average = None if training.ema is None else MovingAverage(self._network, training.ema)
         self._checkpoint = context.checkpoints / f"{title}.pt"
+        self._saved_s = time.monotonic()
         self._best: State = {}
         self._best_epoch = 0
         self._events: list[dict[str, Any]] = []
+        self._sums: NDArray[np.float64] = np.zeros(0)
 
     def run(self) -> Fit:
-        done = self._resume()
-        with self._context.progress.phase(self._title, self._schedule.epochs * self._batches) as phase:
+        self._prepare()
+        epoch, batch = self._resume()
+        ended, done = self._ends(), epoch * self._batches_each + batch
+        with self._context.progress.phase(self._title, self._settings.epochs * self._batches_each) as phase:
             if done:
-                self._context.say(f"{self._title}: resumed after epoch {done} of {self._schedule.epochs}")
-                phase.advance(done * self._batches)
-            for epoch in range(done, self._schedule.epochs):
-                mean_loss = self._epoch(epoch, phase)
-                self._close_epoch(epoch + 1, mean_loss)
-        best = self._events[self._best_epoch - 1]
+                self._context.say(f"{self._title}: resumed after step {batch} of epoch {epoch + 1}")
+                phase.advance(done)
+            while epoch < self._settings.epochs and not ended:
+                self._epoch(epoch, batch, phase)
+                epoch, batch = epoch + 1, 0
+                self._close_epoch(epoch)
+                ended = self._ends()
+        self._stepper.close()
+        done_as = Fit(self._best, _copied(self._network), self._best_epoch, tuple(self._events), ended == "pruned")
         self._context.say(
-            f"{self._title}: epoch {self._best_epoch} of {self._schedule.epochs} is best, "
-            f"validation {self._context.task.metric} {best['validation']:.2%}"
+            f"{self._title}: epoch {done_as.best_epoch} of {self._settings.epochs} is best, "
+            f"validation {self._context.task.metric} {done_as.validation:.2%}{f' ({ended})' if ended else ''}"
         )
-        return Fit(self._best, _copied(self._network), self._best_epoch, tuple(self._events))
+        return done_as
 
-    def _epoch(self, epoch: int, phase: Any) -> float:
-        import torch
+    def _prepare(self) -> None:
+        """A first batch tells the shapes of what the terms learn."""
+        rows = np.arange(self._settings.batch_size, dtype=np.int64)
+        batch = self._batches.of(rows, 0)
+        self._stepper.prepare(batch, self._lesson.signals.of(batch, rows, 0))
 
-        # Dropout and the like in a user's network draw from torch's own state.
-        torch.manual_seed(self._context.seed * 1_000_003 + epoch)
-        order = epoch_order(self._context.seed, epoch, len(self._train))
-        plan = AffinePlan(self._schedule.augment, self._context.seed, epoch, len(self._train))
+    def _epoch(self, epoch: int, first_batch: int, phase: Phase) -> None:
+        order, view = epoch_order(self._context.seed, epoch, len(self._batches)), self._views.of_epoch(epoch)
+        if first_batch == 0:
+            import torch
+
+            # Dropout and the like in a user's network draw from torch's own state.
+            torch.manual_seed(self._context.seed * 1_000_003 + epoch)
+            self._sums = np.zeros(1 + len(self._lesson.terms))
         self._network.train()
-        total = 0.0
-        for batch in range(self._batches):
-            self._context.cancellation.check()
-            rows = order[batch * self._schedule.batch_size : (batch + 1) * self._schedule.batch_size]
-            total += self._step(epoch * self._batches + batch, rows, plan)
-            phase.advance(1, self._figures(total / (batch + 1)))
-        return total / self._batches
-
-    def _step(self, step: int, rows: NDArray[np.int64], plan: AffinePlan) -> float:
-        import torch
-
-        for group in self._optimizer.param_groups:
-            group["lr"] = self._schedule.optimizer.learning_rate_at(step, self._schedule.epochs * self._batches)
-        images = plan.apply(torch.from_numpy(self._dataset.images(self._train[rows])), rows)
-        labels = torch.from_numpy(self._dataset.labels(self._train[rows]))
-        value = self._loss(self._outputs(images), images, labels)
-        if not torch.isfinite(value):
-            raise NotAcceptable(
-                f"{self._title}: the loss is {value.item()} at step {step + 1}; lower the learning rate "
-                f"(now {self._schedule.optimizer.learning_rate:g}) or check the teacher and the data"
+        for position in range(first_batch, self._batches_each):
+            self._stop_or_save(epoch, position)
+            start = position * self._settings.batch_size
+            rows = order[start : start + self._settings.batch_size][self._share]
+            batch = self._batches.of(rows, view)
+            step = epoch * self._batches_each + position
+            self._sums += self._stepper.step(
+                batch,
+                self._lesson.signals.of(batch, rows, view),
+                step,
+                self._settings.epochs * self._batches_each,
+                step / self._batches_each,
             )
-        self._optimizer.zero_grad()
-        value.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        self._optimizer.step()
-        return value.item()
+            if self._average is not None:
+                self._average.update()
+            phase.advance(1, self._figures(self._sums[0] / (position + 1)))
 
-    def _outputs(self, images: Tensor) -> Tensor:
+    def _stop_or_save(self, epoch: int, position: int) -> None:
+        """Before a step: a cancelled training writes where it is, a long one does so from time to time."""
+        late = time.monotonic() - self._saved_s > CHECKPOINT_INTERVAL_S
         try:
-            outputs: Tensor = self._network(images)
-        except Exception as error:  # a network of the user's may raise anything
-            if is_out_of_memory(error):
-                raise ResourceExhausted(f"{self._title}: {error}; lower batch_size and run again") from error
-            raise RecipeError(
-                f"{self._title}: the network raised {type(error).__name__} in training mode on a batch of shape "
-                f"{tuple(images.shape)}: {error}"
-            ) from error
-        return outputs
+            self._context.cancellation.check()
+        except Cancelled:
+            self._save(epoch, position)
+            raise
+        if late:
+            self._save(epoch, position)
 
-    def _close_epoch(self, epoch: int, mean_loss: float) -> None:
-        outputs = predictions(self._network, self._dataset, self._validation)
-        correct = self._context.task.correct(outputs, self._dataset.labels(self._validation))
-        metric = float(correct.mean())
-        self._events.append({"phase": self._title, "epoch": epoch, "loss": mean_loss, "validation": metric})
+    def _close_epoch(self, epoch: int) -> None:
+        metric = self._context.world.told(self._judged() if self._context.world.leads else None)
+        means = self._sums / self._batches_each
+        self._events.append(
+            {
+                "phase": self._title,
+                "epoch": epoch,
+                "step": epoch * self._batches_each,
+                "loss": float(means[0]),
+                "terms": dict(zip(self._stepper.term_names, map(float, means[1:]), strict=True)),
+                "learning_rate": self._stepper.learning_rate,
+                "validation": metric,
+            }
+        )
         # Ties go to the later epoch: it has seen the lower learning rate.
         if not self._best_epoch or metric >= self._events[self._best_epoch - 1]["validation"]:
-            self._best, self._best_epoch = _copied(self._network), epoch
-        self._save(epoch)
+            self._best, self._best_epoch = self._judged_weights(), epoch
+        self._save(epoch, 0)
 
-    def _save(self, epoch: int) -> None:
+    def _ends(self) -> str:
+        """Why the training ends before its last epoch; nothing where it does not."""
+        if not self._events:
+            return ""
+        epoch, metrics = len(self._events), [float(event["validation"]) for event in self._events]
+        patience = self._settings.early_stopping
+        if epoch == self._settings.epochs:
+            return ""
+        if self._on_epoch is not None and not self._on_epoch(metrics):
+            return "pruned"
+        if patience is None:
+            return ""
+        # A tie is no gain: the first epoch that reached the best counts.
+        return "stopped early" if epoch - 1 - metrics.index(max(metrics)) >= patience else ""
+
+    def _judged(self) -> float:
+        if self._average is None:
+            return self._score()
+        with self._average.in_place():
+            return self._score()
+
+    def _score(self) -> float:
+        found = predictions(self._network, self._dataset, self._validation)
+        metric = self._context.task.score(found, self._dataset.labels(self._validation))
+        # A user's metric may be anything; NaN would be best for ever.
+        return metric if math.isfinite(metric) else -math.inf
+
+    def _judged_weights(self) -> State:
+        if self._average is None:
+            return _copied(self._network)
+        with self._average.in_place():
+            return _copied(self._network)
+
+    def _save(self, epoch: int, batch: int) -> None:
+        self._saved_s = time.monotonic()
+        if not self._context.world.leads:
+            return
         state = {
             "epoch": epoch,
-            "network": self._network.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
+            "batch": batch,
+            "sums": self._sums.tolist(),
             "best": self._best,
             "best_epoch": self._best_epoch,
             "events": self._events,
+            "average": None if self._average is None else self._average.state(),
+            **self._stepper.state(),
         }
         write_checkpoint(self._checkpoint, state)
 
-    def _resume(self) -> int:
+    def _resume(self) -> tuple[int, int]:
+        """(epoch, step of it) to go on with."""
         state = read_checkpoint(self._checkpoint)
         if state is None:
             if self._checkpoint.exists():
                 self._context.say(f"{self._title}: its checkpoint is damaged and was not used; starting over")
-            return 0
-        self._network.load_state_dict(state["network"])
-        self._optimizer.load_state_dict(state["optimizer"])
+            return 0, 0
+        self._stepper.restore(state)
+        if self._average is not None:
+            self._average.restore(state["average"])
         self._best, self._best_epoch, self._events = state["best"], state["best_epoch"], state["events"]
-        return int(state["epoch"])
+        self._sums = np.asarray(state["sums"])
+        return int(state["epoch"]), int(state["batch"])
 
     def _figures(self, mean_loss: float) -> str:
         validation = f"  validation {self._events[-1]['validation']:.1%}" if self._events else ""
         return f"loss {mean_loss:.3f}{validation}"
 
 
-def _copied(network: nn.Module) -> State:
-    return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+def _batches_each(samples: int, batch_size: int, title: str) -> int:
+    if samples < batch_size:
+        raise DataRejected(
+            f"{title}: the training split has {samples} samples, fewer than one batch of {batch_size}; "
+            "lower batch_size or add samples"
+        )
+    return samples // batch_size
 
 
-def write_events(path: Path, events: Sequence[dict[str, Any]]) -> None:
+def _copied(network: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in network.state_dict().items()}
+
+
+def write_events(path: Path, events: Sequence[Mapping[str, Any]]) -> None:
     """One JSON object a line."""
     atomic.write_text(path, "".join(json.dumps(event) + "\n" for event in events))

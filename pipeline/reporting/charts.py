@@ -1,7 +1,7 @@
 """Small SVG drawings for the HTML report.
 
-No viewBox: places are percentages of the width and pixels of the height, so text and strokes keep their size from a
-phone to a wall. Colours are CSS classes, so that drawings follow light and dark with the page.
+No viewBox around text: places are percentages of the width and pixels of the height, so text and strokes keep their
+size from a phone to a wall. Colours are CSS classes, so that drawings follow light and dark with the page.
 """
 
 from __future__ import annotations

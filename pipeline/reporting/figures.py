@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from pipeline.reporting import charts, formats
 from pipeline.reporting.result import ChainStep, EngineResult, Latency, Report
-from pipeline.reporting.scale import Axis, axis_from_zero, linear_axis, logarithmic_axis
+from pipeline.reporting.scale import Axis, axis_from_zero, logarithmic_axis, metric_axis
 from pipeline.reporting.scatter import Point, Series, scatter, y_scale
 
 
@@ -39,12 +39,11 @@ class Scatter:
 
 def chain_figure(report: Report) -> Figure:
     ends = [end for step in report.chain if step.accuracy for end in (step.accuracy.low, step.accuracy.high)]
-    axis = linear_axis(ends, floor=0.0, ceiling=1.0)
+    axis = metric_axis(ends)
     rows = tuple(_chain_row(step, axis) for step in report.chain)
-    labels = charts.tick_labels(axis, _percent_ticks(axis))
-    return Figure(
-        "Accuracy after each step", ("Step", f"Interval of {report.metric}", report.metric.capitalize()), rows, labels
-    )
+    labels = charts.tick_labels(axis, formats.percent_ticks(axis.ticks))
+    metric = formats.heading(report.metric)
+    return Figure(f"{metric} after each step", ("Step", f"Interval of {report.metric}", metric), rows, labels)
 
 
 def _chain_row(step: ChainStep, axis: Axis) -> Row:
@@ -59,11 +58,6 @@ def _chain_row(step: ChainStep, axis: Axis) -> Row:
     )
 
 
-def _percent_ticks(axis: Axis) -> list[str]:
-    whole = all(abs(tick * 100 - round(tick * 100)) < 1e-6 for tick in axis.ticks)
-    return [f"{tick * 100:.{0 if whole else 1}f} %" for tick in axis.ticks]
-
-
 def scatter_figure(report: Report) -> Scatter | None:
     """None where no engine has both an accuracy and a latency."""
     plotted = [engine for engine in report.engines if engine.accuracy and engine.latency]
@@ -76,9 +70,9 @@ def scatter_figure(report: Report) -> Scatter | None:
     ]
     ends = [end for one in series for end in (one.accuracy.low, one.accuracy.high)]
     x_axis = logarithmic_axis(point.x for one in series for point in one.points)
-    y_axis = linear_axis(ends, floor=0.0, ceiling=1.0)
-    plot = scatter(series, x_axis, y_axis, f"{report.metric.capitalize()} against latency", _described(report))
-    return Scatter(y_scale(y_axis, _percent_ticks(y_axis)), plot)
+    y_axis = metric_axis(ends)
+    plot = scatter(series, x_axis, y_axis, f"{formats.heading(report.metric)} against latency", _described(report))
+    return Scatter(y_scale(y_axis, formats.percent_ticks(y_axis.ticks)), plot)
 
 
 def _series(engine: EngineResult, name: str) -> Series:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -56,7 +57,35 @@ def _with_unit(value: int, units: tuple[tuple[str, float], ...], smallest: str) 
 
 
 def percent(value: float | None) -> str:
-    return MISSING if value is None else f"{value * 100:.2f} %"
+    # Adding zero: what rounds to nothing has no sign.
+    return MISSING if value is None else f"{round(value * 100, 2) + 0.0:.2f} %"
+
+
+def percent_pair(value: float | None, limit: float) -> tuple[str, str]:
+    """What was found and what was asked, as `gate_pair`: two different numbers look different."""
+    found, asked = gate_pair("", None if value is None else value * 100, limit * 100)
+    return MISSING if value is None else f"{found} %", f"{asked} %"
+
+
+def percent_ticks(ticks: Sequence[float]) -> list[str]:
+    """All with as many decimals as the finest one needs."""
+    decimals = next((d for d in range(6) if all(abs(t * 100 - round(t * 100, d)) < 1e-7 for t in ticks)), 6)
+    return [f"{tick * 100 + 0.0:.{decimals}f} %" for tick in ticks]
+
+
+def loss(value: float) -> str:
+    """Three digits; with an exponent where they would stand far from the point."""
+    return significant(value) if value == 0 or 1e-4 <= abs(value) < 1e6 else f"{value:.2e}"
+
+
+def heading(words: str) -> str:
+    """With a capital first letter and no other one changed: `Mean IoU`."""
+    return words[:1].upper() + words[1:]
+
+
+def counted(count: int, noun: str) -> str:
+    """Such as `1 image` and `359 images`."""
+    return f"{count} {noun}" if count == 1 or noun.endswith("s") else f"{count} {noun}s"
 
 
 def percent_interval(estimate: Estimate) -> str:

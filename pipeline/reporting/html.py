@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.reporting import figures, summary, tables
+from pipeline.reporting import figures, formats, search, summary, tables, training
 from pipeline.reporting.result import Report
 
 TEMPLATE = "report.html"
@@ -30,7 +30,11 @@ def html_from_report(report: Report) -> str:
         coverage=summary.coverage(report),
         command=summary.command(report),
         reproduction=summary.REPRODUCTION,
+        tested=summary.tested(report),
+        metric=formats.heading(report.metric),
         figures=figures,
+        training=training,
+        search=search,
         tables=tables,
     )
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pipeline.reporting import formats, summary, tables
+from pipeline.reporting import formats, search, summary, tables, training
 from pipeline.reporting.result import Report
 from pipeline.reporting.tables import Cell, Table
 
@@ -30,7 +30,8 @@ def _blocks(report: Report) -> Iterator[str]:
     )
     yield from _section("Gates", _table(tables.gates_table(report)) or "No gate was set.")
     yield from _section("From teacher to engine", _table(tables.chain_table(report)))
-    yield _table(tables.distillation_table(report))
+    yield from _section("Training", _joined(_training(report)))
+    yield from _section("Search", _joined(_search(report)))
     yield from _section("Engines", _table(tables.engines_table(report)))
     yield _list(summary.unmeasured(report))
     yield from _section("Latency", _table(tables.latency_table(report)))
@@ -43,7 +44,25 @@ def _blocks(report: Report) -> Iterator[str]:
     yield _table(tables.files_table(report))
     yield from _section("Versions and machine", _table(tables.versions_table(report)))
     yield _table(tables.machine_table(report))
-    yield f"{report.test_images} test images, {_escaped(report.task)}, {_escaped(report.created_utc)}"
+    interval = f", intervals: {_escaped(report.interval)}" if report.interval else ""
+    yield f"{_escaped(summary.tested(report))}, {_escaped(report.task)}{interval}, {_escaped(report.created_utc)}"
+
+
+def _training(report: Report) -> Iterator[str]:
+    yield _table(training.loss_table(report))
+    yield _table(training.curves_table(report))
+    yield _table(training.distillation_table(report))
+
+
+def _search(report: Report) -> Iterator[str]:
+    yield _escaped(search.sentence(report))
+    yield _table(search.search_table(report))
+    yield _table(search.trials_table(report))
+    yield search.trials_left_out(report)
+
+
+def _joined(blocks: Iterator[str]) -> str:
+    return "\n\n".join(block for block in blocks if block)
 
 
 def _section(title: str, body: str) -> Iterator[str]:

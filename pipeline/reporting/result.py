@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
@@ -43,7 +44,7 @@ class Estimate(_Result):
 
 
 class ChainStep(_Result):
-    """One form of the network between teacher and engine; `accuracy` is a fraction of 1."""
+    """One form of the network between teacher and engine; `accuracy` is the report's metric."""
 
     step: Literal["teacher", "baseline", "student", "onnx", "engine"]
     label: str
@@ -110,7 +111,7 @@ class EngineResult(_Result):
 
 
 class GateResult(_Result):
-    """One limit from `[gates]` held against one engine; a unit stands in the name (`p50_ms`)."""
+    """One limit held against one engine or student; a unit stands in the name (`p50_ms`)."""
 
     name: str
     limit: float
@@ -118,7 +119,7 @@ class GateResult(_Result):
     value: float | None = None
     state: Literal["passed", "failed", "inconclusive"]
     subject: str
-    """The engine it was held against, such as `cpu int8`."""
+    """What it was held against, such as `cpu int8`."""
     detail: str = ""
 
 
@@ -136,16 +137,85 @@ class Finding(_Result):
     message: str
 
 
+class LossTerm(_Result):
+    """One term of the weighted sum that taught the student."""
+
+    name: str
+    formula: str
+    paper: str = ""
+    weight: float = 1.0
+    schedule: str = ""
+    """How the weight changes over the epochs, in words; empty where it does not."""
+    settings: dict[str, JsonValue] = Field(default_factory=dict)
+    """As the recipe has them, such as `temperature` and `alpha`."""
+
+
 class Distillation(_Result):
     """How the student was taught."""
 
-    loss: str
-    """Name or formula, such as `alpha * CE + (1 - alpha) * T^2 * KL`."""
-    temperature: float | None = None
-    alpha: float | None = None
+    terms: tuple[LossTerm, ...] = ()
+    teachers: PositiveCount = 1
+    combination: Literal["", "average", "confidence"] = ""
+    """How the outputs of several teachers become one."""
     epochs: PositiveCount | None = None
+    """That were trained; early stopping makes them fewer than the recipe asks for."""
+    best_epoch: PositiveCount | None = None
     compression_ratio: Annotated[float, Field(gt=0)] | None = None
     """Parameters of the teacher over parameters of the student."""
+    teacher_outputs: str = ""
+    """Where they came from, such as `computed live each step`."""
+    optimizer: str = ""
+    extras: tuple[str, ...] = ()
+    """What else shaped the training, such as `EMA 0.999`."""
+
+
+class Curve(_Result):
+    """Mean loss and validation metric after each epoch of one training: `teacher`, `teacher-2`, `student`, …"""
+
+    phase: str
+    epochs: Annotated[tuple[float, ...], Field(min_length=1)]
+    loss: tuple[float, ...]
+    validation: tuple[float, ...]
+    best_epoch: float
+    """The one whose weights were kept."""
+
+    @model_validator(mode="after")
+    def _one_value_an_epoch(self) -> Self:
+        if not len(self.epochs) == len(self.loss) == len(self.validation):
+            lengths = f"{len(self.epochs)} epochs, {len(self.loss)} losses and {len(self.validation)} validation values"
+            raise ValueError(f"the curve of {self.phase} has {lengths}; each epoch needs one of both")
+        if any(first >= second for first, second in pairwise(self.epochs)):
+            raise ValueError(f"the epochs of {self.phase} do not rise")
+        if self.best_epoch not in self.epochs:
+            raise ValueError(f"the best epoch of {self.phase} is {self.best_epoch:g}, which is not one of its epochs")
+        return self
+
+
+class Trial(_Result):
+    """One student that the search trained; `validation` is the best that it reached, None where it has no value."""
+
+    number: Count
+    state: Literal["met", "complete", "pruned", "failed"]
+    settings: dict[str, float | str] = Field(default_factory=dict)
+    validation: float | None = None
+    epochs: Count = 0
+    chosen: bool = False
+    """Whether this is the student that the run goes on with."""
+
+
+class Search(_Result):
+    """The search for a student that meets a target on the validation split."""
+
+    wanted: float
+    wanted_as: str = ""
+    """As it was asked for, such as `0.5 points below the teacher's 99.44 %`."""
+    met: bool
+    best: float | None = None
+    """Of the trials; None where none came to a value."""
+    trials: tuple[Trial, ...] = ()
+    budget: str = ""
+    stopped: str = ""
+    """Why it stopped, in words."""
 
 
 class Report(_Result):
@@ -155,15 +225,21 @@ class Report(_Result):
     name: str
     task: str
     metric: str = "accuracy"
-    """What `accuracy` means for the task; always a fraction of 1."""
+    """What `accuracy` means for the task, such as `mean IoU`; a fraction of 1, below 0 for a fit worse than none."""
+    interval: str = ""
+    """How the intervals of `accuracy` were found, such as `Wilson score`."""
+    sample: str = "image"
+    """What one sample of the data is called, in the singular."""
     verdict: Verdict
     reasons: tuple[str, ...] = ()
-    test_images: Count
+    test_samples: Count
     chain: tuple[ChainStep, ...] = ()
     engines: tuple[EngineResult, ...] = ()
     gates: tuple[GateResult, ...] = ()
     findings: tuple[Finding, ...] = ()
     distillation: Distillation | None = None
+    curves: tuple[Curve, ...] = ()
+    search: Search | None = None
     stages: tuple[StageResult, ...] = ()
     versions: dict[str, str] = Field(default_factory=dict)
     machine: dict[str, JsonValue] = Field(default_factory=dict)

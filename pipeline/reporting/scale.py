@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+NARROWEST_METRIC = 1e-4
 
 
 @dataclass(frozen=True)
@@ -16,11 +18,15 @@ class Axis:
 
     def percent(self, value: float) -> float:
         """0 at the low end, 100 at the high end; a value outside lands on the end that it passed."""
+        return min(max(self.share(max(value, self.low)), 0.0), 1.0) * 100
+
+    def share(self, value: float) -> float:
+        """0 at the low end, 1 at the high end; under 0 and over 1 outside."""
         if self.logarithmic:
-            share = math.log(max(value, self.low) / self.low) / math.log(self.high / self.low)
-        else:
-            share = (value - self.low) / (self.high - self.low)
-        return min(max(share, 0.0), 1.0) * 100
+            # Differences of logarithms: a quotient of a large and a tiny number would overflow.
+            low = math.log(self.low)
+            return (math.log(value) - low) / (math.log(self.high) - low)
+        return (value - self.low) / (self.high - self.low)
 
 
 def linear_axis(
@@ -40,6 +46,16 @@ def linear_axis(
     return Axis(max(ticks[0], floor), min(ticks[-1], ceiling), inside)
 
 
+def metric_axis(values: Iterable[float], intervals: int = 4) -> Axis:
+    """For fractions of 1, none above it; only where a value is negative does the axis go below zero."""
+    known = list(values) or [0.0, 1.0]
+    floor = -math.inf if min(known) < 0 else 0.0
+    if max(known) - min(known) < NARROWEST_METRIC:
+        # Ticks that are closer than the digits of a percentage would all read the same.
+        known += [max(min(known) - 5 * NARROWEST_METRIC, floor), min(max(known) + 5 * NARROWEST_METRIC, 1.0)]
+    return linear_axis(known, floor, 1.0, intervals)
+
+
 def axis_from_zero(high: float) -> Axis:
     """Exactly from zero to `high`, so that the longest bar fills its row."""
     high = high if high > 0 else 1.0
@@ -57,6 +73,14 @@ def logarithmic_axis(values: Iterable[float]) -> Axis:
         if len(inside) > 1:
             break
     return Axis(low, high, inside, logarithmic=True)
+
+
+def sparse_logarithmic_axis(values: Iterable[float], most: int = 5) -> Axis:
+    """As `logarithmic_axis`, for a small drawing: no more ticks than `most`, powers of ten where they are enough."""
+    axis = logarithmic_axis(values)
+    powers = tuple(tick for tick in axis.ticks if abs(math.log10(tick) - round(math.log10(tick))) < 1e-9)
+    ticks = powers if len(axis.ticks) > most and len(powers) > 1 else axis.ticks
+    return replace(axis, ticks=ticks[:: math.ceil(len(ticks) / most)])
 
 
 def _round_step(rough: float) -> float:

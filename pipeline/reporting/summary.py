@@ -16,6 +16,9 @@ GLYPHS = {
     "inconclusive": "?",
     "passed": "✓",
     "failed": "✗",
+    "met": "◆",
+    "complete": "●",
+    "pruned": "○",
     "faster": "▲",
     "slower": "▼",
     "measured": "●",
@@ -42,6 +45,11 @@ def coverage(report: Report) -> str:
     told = f"This speaks of the {_counted(measured)} measured here" if measured else "No engine was measured here"
     missed = [f"{counts[state]} {_be(counts[state])} {words}" for state, words in _UNMEASURED.items() if counts[state]]
     return f"{told}; {', '.join(missed)}." if missed else f"{told}, which is all of them."
+
+
+def tested(report: Report) -> str:
+    """Such as `359 test images`."""
+    return formats.counted(report.test_samples, f"test {report.sample}")
 
 
 def unmeasured(report: Report) -> tuple[str, ...]:

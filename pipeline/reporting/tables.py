@@ -38,7 +38,7 @@ class Table:
 
 
 def gates_table(report: Report) -> Table:
-    columns = (Column("Gate"), Column("Engine"), Column("Asked", True), Column("Found", True), Column("Result"))
+    columns = (Column("Gate"), Column("Subject"), Column("Asked", True), Column("Found", True), Column("Result"))
     return Table("Gates", columns, tuple(_gate_row(gate) for gate in report.gates))
 
 
@@ -54,7 +54,7 @@ def _gate_row(gate: GateResult) -> tuple[Cell, ...]:
 
 
 def chain_table(report: Report) -> Table:
-    titles = ("Parameters", "Size", report.metric.capitalize())
+    titles = ("Parameters", "Size", formats.heading(report.metric))
     columns = (Column("Step"), *(Column(title, True) for title in titles))
     return Table("Chain", columns, tuple(_chain_row(step) for step in report.chain))
 
@@ -75,7 +75,7 @@ def engines_table(report: Report) -> Table:
         Column("Engine"),
         Column("State"),
         Column("Size", True),
-        Column(report.metric.capitalize(), True),
+        Column(formats.heading(report.metric), True),
         *(Column(f"p50, batch {batch}", True) for batch in batches),
         Column("Peak memory", True),
     )
@@ -199,43 +199,23 @@ def versions_table(report: Report) -> Table:
 
 
 def machine_table(report: Report) -> Table:
-    rows = tuple((Cell(name), Cell(value)) for name, value in _flat("", report.machine))
+    rows = tuple((Cell(name), Cell(value)) for name, value in flat("", report.machine))
     return Table("Machine", (Column("Property"), Column("Value")), rows)
 
 
-def _flat(prefix: str, value: JsonValue) -> Iterator[tuple[str, str]]:
+def flat(prefix: str, value: JsonValue) -> Iterator[tuple[str, str]]:
     """Nested properties as `cpu.model`; a list of plain values stays on one line."""
     if isinstance(value, dict):
         for key, child in sorted(value.items()):
-            yield from _flat(f"{prefix}.{key}" if prefix else key, child)
+            yield from flat(f"{prefix}.{key}" if prefix else key, child)
     elif isinstance(value, list):
         plain = not any(isinstance(item, (dict, list)) for item in value)
-        yield prefix, (", ".join(map(_word, value)) or "none") if plain else json.dumps(value, ensure_ascii=False)
+        yield prefix, (", ".join(map(word, value)) or "none") if plain else json.dumps(value, ensure_ascii=False)
     else:
-        yield prefix, formats.bytes_(value) if prefix.endswith("_bytes") and isinstance(value, int) else _word(value)
+        yield prefix, formats.bytes_(value) if prefix.endswith("_bytes") and isinstance(value, int) else word(value)
 
 
-def _word(value: JsonValue) -> str:
+def word(value: JsonValue) -> str:
     if value is None:
         return "none"
     return str(value) if not isinstance(value, bool) else "yes" if value else "no"
-
-
-def distillation_table(report: Report) -> Table:
-    taught = report.distillation
-    pairs: tuple[tuple[str, object], ...] = ()
-    if taught is not None:
-        ratio = formats.significant(taught.compression_ratio) if taught.compression_ratio is not None else None
-        pairs = (
-            ("Loss", taught.loss),
-            ("Temperature", taught.temperature),
-            ("Alpha", taught.alpha),
-            ("Epochs", taught.epochs),
-            ("Teacher's parameters over the student's", ratio),
-        )
-    rows = tuple(
-        (Cell(name), Cell(f"{value:g}" if isinstance(value, float) else str(value)))
-        for name, value in pairs
-        if value is not None
-    )
-    return Table("Distillation", (Column("Setting"), Column("Value")), rows)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.reporting import formats, summary, tables
+from pipeline.reporting import formats, search, summary, tables, training
 from pipeline.reporting.result import EngineResult, Report
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def _parts(report: Report, html: Path | None) -> Iterator[RenderableType | None]
     # Text, never str: a name such as `[red]` is a name, not a style.
     yield _verdict(report)
     yield _chain(report)
+    yield _training(report)
     yield _engines(report)
     if sentences := summary.unmeasured(report):
         yield Text("\n".join(sentences), style="dim")
@@ -70,14 +71,23 @@ def _chain(report: Report) -> Table | None:
         )
         for step in report.chain
     )
-    return _table(("Step", "Parameters", "Size", report.metric.capitalize()), steps)
+    return _table(("Step", "Parameters", "Size", formats.heading(report.metric)), steps)
+
+
+def _training(report: Report) -> Text | None:
+    from rich.text import Text
+
+    terms = report.distillation.terms if report.distillation else ()
+    sentences = [f"Loss: {training.loss_in_words(terms)}"] if terms else []
+    sentences += [found] if (found := search.sentence(report)) else []
+    return Text("\n".join(sentences)) if sentences else None
 
 
 def _engines(report: Report) -> Table | None:
     batches = sorted({latency.batch_size for engine in report.engines for latency in engine.latency})
     at = f"p50, ms at batch {' / '.join(map(str, batches))}" if batches else "p50"
     rows = (_engine_row(engine, batches) for engine in report.engines if engine.state != "not_built")
-    return _table(("Engine", "Size", report.metric.capitalize(), at), rows)
+    return _table(("Engine", "Size", formats.heading(report.metric), at), rows)
 
 
 def _engine_row(engine: EngineResult, batches: list[int]) -> tuple[str, str, str, str]:

@@ -24,8 +24,8 @@ from pipeline.stage import Stage
 from pipeline.workspace import CHECKPOINTS
 
 ENGINES_FILE, AUDIT_FILE = "engines.json", "audit.json"
-SHIPPED = ("preprocess.json", "classes.json")
-"""What the application must do to an image before the engine, and what its outputs mean."""
+SHIPPED = ("inputs.json", "preprocess.json", "classes.json")
+"""What the engine takes, what the application must do to an image before it, and what the outputs mean."""
 
 # Each target has a folder of its name beside these.
 _TAKEN = (CHECKPOINTS, ENGINES_FILE, AUDIT_FILE, *SHIPPED, MANIFEST, LOG)
@@ -45,7 +45,7 @@ class Build(Stage):
     """`[build]`."""
 
     name: ClassVar[str] = "build"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     needs: ClassVar[tuple[type[Artifact], ...]] = (Splits, Graph, Graphs)
     makes: ClassVar[type[Artifact]] = Engines
     tools: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "tensorrt", "tensorrt_rtx")

@@ -15,7 +15,6 @@ from pipeline.artifact import Artifact, Artifacts, Graph, Graphs, Splits
 from pipeline.context import Context
 from pipeline.data import Dataset, open_dataset
 from pipeline.errors import DataRejected
-from pipeline.exporter import INPUT
 from pipeline.names import checked_distinct
 from pipeline.quantization import (
     PLACEMENT,
@@ -59,7 +58,7 @@ class Calibrate(Stage):
         }
 
     def run(self, inputs: Artifacts, target: Path, context: Context) -> None:
-        dataset = open_dataset(inputs[Splits], context.recipe_folder)
+        dataset = open_dataset(inputs[Splits], context)
         indices = self._indices(dataset)
         result = quantized(
             inputs[Graph].model,
@@ -78,7 +77,7 @@ class Calibrate(Stage):
             atomic.write_bytes(target / "fp16.onnx", model_bytes(result.float16.model))
         for family, model in result.int8.items():
             atomic.write_bytes(target / f"{family}.int8.onnx", model_bytes(model))
-        context.say(f"calibrate: {self.method} over {len(indices)} images, {len(result.ranges.tensors)} tensors")
+        context.say(f"calibrate: {self.method} over {len(indices)} samples, {len(result.ranges.tensors)} tensors")
         for note in result.notes():
             context.say(f"calibrate: {note}")
 
@@ -98,4 +97,4 @@ class Calibrate(Stage):
 
         for start in range(0, len(indices), self.batch_size):
             part = indices[start : start + self.batch_size]
-            yield Batch(dataset.ids(part), {INPUT: dataset.images(part)})
+            yield Batch(dataset.ids(part), dataset.inputs(part))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, final
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,18 +13,19 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt
 from pipeline import atomic
 from pipeline.artifact import Artifact, Artifacts, Graph, Splits, Student
 from pipeline.context import Context
-from pipeline.data import open_dataset
+from pipeline.data import open_dataset, read_interface
 from pipeline.distillation.trainer import set_up_torch
-from pipeline.errors import NotAcceptable
-from pipeline.exporter import INPUT, exported, source_modules, strip_metadata
-from pipeline.names import checked_distinct
-from pipeline.parity import OutputParity, ReferenceSession, Tolerance, compare, require_parity
+from pipeline.errors import NotAcceptable, RecipeError
+from pipeline.exporter import exported, source_modules, strip_metadata
+from pipeline.interface import BATCH, Interface
+from pipeline.names import checked_distinct, unknown
+from pipeline.parity import ReferenceSession, Tolerance, require_parity
+from pipeline.parity_check import ParityCheck
 from pipeline.stage import Stage
 from pipeline.weights import load_network
 
 if TYPE_CHECKING:
     import onnx
-    from torch import nn
 
 
 class Parity(BaseModel):
@@ -37,70 +38,67 @@ class Parity(BaseModel):
     batches: Annotated[tuple[PositiveInt, ...], Field(min_length=1), AfterValidator(checked_distinct)] = (1, 8)
 
 
+def _checked_dynamic(axes: tuple[str, ...]) -> tuple[str, ...]:
+    if BATCH not in axes:
+        raise ValueError(f"'{BATCH}' is always dynamic; add it")
+    for name in axes:
+        if not name.isidentifier():
+            raise ValueError(f"{name!r} names no dimension of an ONNX graph; call the axis a word, such as length")
+    return axes
+
+
 @final
 class Export(Stage):
     """`[export]`."""
 
     name: ClassVar[str] = "export"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs: ClassVar[tuple[type[Artifact], ...]] = (Splits, Student)
     makes: ClassVar[type[Artifact]] = Graph
     tools: ClassVar[tuple[str, ...]] = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
 
     opset: Annotated[int, Field(ge=18, le=23)] = 18
     """What the exporter truly writes: 18 to 23."""
+    dynamic: Annotated[
+        tuple[str, ...], Field(min_length=1), AfterValidator(checked_distinct), AfterValidator(_checked_dynamic)
+    ] = (BATCH,)
+    """Axes whose size the graph leaves open: the batch, and axes of the inputs by name."""
     parity: Parity = Parity()
+
+    def rehearse(self, made: Artifacts, context: Context) -> None:
+        self._require_axes(read_interface(made[Splits], context))
 
     def run(self, inputs: Artifacts, target: Path, context: Context) -> None:
         set_up_torch(context)
         network = load_network(inputs[Student], "student.safetensors", context)
-        shape = inputs[Student].json("model.json")["shape"]
-        model = exported(network, shape, context.task.outputs, self.opset)
+        interface = Interface.from_json(inputs[Student].json("model.json")["interface"])
+        self._require_axes(interface)
+        model = exported(network, interface, context.task.outputs, self.opset, self.dynamic)
         context.cancellation.check()
         atomic.write_json(target / "modules.json", source_modules(model))
         strip_metadata(model)
         _check(model)
         atomic.write_bytes(target / "model.onnx", model.SerializeToString(deterministic=True))
-        results = self._parity(network, target / "model.onnx", inputs[Splits], context)
-        require_parity(results, Tolerance(self.parity.atol, self.parity.rtol))
+        tolerance = Tolerance(self.parity.atol, self.parity.rtol)
+        reference = ReferenceSession(target / "model.onnx", context.threads)
+        check = ParityCheck(network, interface, context.task.outputs, self.dynamic, reference, tolerance)
+        results = list(check.results(self._real(inputs[Splits], context), context.seed))
+        require_parity(results, tolerance)
         atomic.write_json(target / "parity.json", [asdict(result) for result in results])
         worst = max(result.max_abs_error for result in results)
         context.say(f"export: opset {self.opset}, {len(model.graph.node)} nodes, largest difference {worst:.2g}")
 
-    def _parity(self, network: nn.Module, graph: Path, splits: Splits, context: Context) -> list[OutputParity]:
-        dataset = open_dataset(splits, context.recipe_folder)
-        real = dataset.indices("validation")
-        random = np.random.default_rng(context.seed)
-        reference = ReferenceSession(graph, context.threads)
-        results = []
-        for size in self.parity.batches:
-            # A split of fewer images than the batch is repeated.
-            images = {"real": dataset.images(np.resize(real, size))}
-            images["random"] = random.standard_normal((size, *dataset.shape)).astype(np.float32)
-            for kind, batch in images.items():
-                results += self._parity_on(network, reference, batch, kind, context)
-        return results
+    def _require_axes(self, interface: Interface) -> None:
+        """Which axes there are is known only once the data is."""
+        for name in self.dynamic:
+            if name not in (known := (BATCH, *interface.axes())):
+                raise RecipeError(f"[export] dynamic: {unknown('axis', name, known)}")
 
-    def _parity_on(
-        self, network: nn.Module, reference: ReferenceSession, batch: NDArray[np.float32], kind: str, context: Context
-    ) -> list[OutputParity]:
-        import torch
-
-        with torch.inference_mode():
-            expected = {context.task.outputs[0]: network(torch.from_numpy(batch)).numpy()}
-        found = reference.run({INPUT: batch})
-        tolerance = Tolerance(self.parity.atol, self.parity.rtol)
-        return [
-            OutputParity(
-                kind,
-                len(batch),
-                name,
-                *compare(expected[name], found[name], tolerance),
-                expected[name].shape,
-                found[name].shape,
-            )
-            for name in context.task.outputs
-        ]
+    def _real(self, splits: Splits, context: Context) -> list[dict[str, NDArray[Any]]]:
+        """A batch of each size; a split of fewer samples than the batch is repeated."""
+        dataset = open_dataset(splits, context)
+        validation = dataset.indices("validation")
+        return [dataset.inputs(np.resize(validation, size)) for size in self.parity.batches]
 
 
 def _check(model: onnx.ModelProto) -> None:

@@ -34,8 +34,7 @@ from pipeline.data import open_dataset
 from pipeline.distillation.trainer import set_up_torch
 from pipeline.engine_errors import engine_errors_explained
 from pipeline.errors import MeasurementInvalid
-from pipeline.exporter import INPUT
-from pipeline.intervals import share, share_ratio
+from pipeline.intervals import Interval
 from pipeline.names import checked_distinct, unknown
 from pipeline.stage import Stage
 
@@ -48,10 +47,10 @@ class Measure(Stage):
     """`[measure]`. The only stage that touches the test split."""
 
     name: ClassVar[str] = "measure"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs: ClassVar[tuple[type[Artifact], ...]] = (Splits, Teacher, Student, Graph, Engines)
     makes: ClassVar[type[Artifact]] = Measurements
-    tools: ClassVar[tuple[str, ...]] = ("torch", "onnxruntime", "tensorrt", "tensorrt_rtx", "numpy")
+    tools: ClassVar[tuple[str, ...]] = ("torch", "torchmetrics", "onnxruntime", "tensorrt", "tensorrt_rtx", "numpy")
 
     batch_sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1), AfterValidator(checked_distinct)] = (1, 8, 32)
     preset: str = "quick"
@@ -68,7 +67,7 @@ class Measure(Stage):
 
     def run(self, inputs: Artifacts, target: Path, context: Context) -> None:
         set_up_torch(context)
-        test = TestSplit(open_dataset(inputs[Splits], context.recipe_folder), context)
+        test = TestSplit(open_dataset(inputs[Splits], context), context)
         records = built_records(inputs[Engines])
         found = dict(test.of_networks(inputs))
         found["onnx"] = test.of_graph(inputs)
@@ -77,14 +76,18 @@ class Measure(Stage):
             for name, running in sessions.items():
                 with engine_errors_explained(name):
                     found[name] = test.of_session(running.session, *running.batch_sizes)
-            self._say_accuracy(found, context)
+            metrics = {name: test.metric(each) for name, each in found.items()}
+            _say_metrics(metrics, context)
             latencies = self._latencies(sessions, test, context)
-        memory = {name: _peak_memory(running, self.batch_sizes) for name, running in sessions.items()}
+        shapes = {spec.name: spec.shape for spec in test.dataset.interface.inputs}
+        memory = {name: _peak_memory(running, self.batch_sizes, shapes) for name, running in sessions.items()}
         document = {
             "metric": context.task.metric,
-            "test_images": len(test.indices),
-            "accuracy": {name: asdict(share(each.correct)) for name, each in found.items()},
-            "accuracy_ratio_to_fp32": _ratios(found, records),
+            "interval": test.interval_in_words,
+            "chance": test.chance,
+            "test_samples": len(test.indices),
+            "accuracy": {name: asdict(metric) for name, metric in metrics.items()},
+            "accuracy_ratio_to_fp32": _ratios(found, records, test),
             "latency": _summaries(latencies, records, context.threads),
             "peak_memory_bytes": memory,
             "not_measured": {record.name: why for record in records if (why := _why_not_run(record)) is not None},
@@ -92,7 +95,11 @@ class Measure(Stage):
         }
         atomic.write_json(target / "measurements.json", document)
         write_npz(target / "samples.npz", _sample_arrays(latencies))
-        outputs = {name.replace("/", "."): each.outputs for name, each in found.items()}
+        outputs = {
+            f"{form.replace('/', '.')}.{name}": array
+            for form, each in found.items()
+            for name, array in each.outputs.items()
+        }
         write_npz(target / "predictions.npz", {"labels": test.labels, "indices": test.indices, **outputs})
 
     def _latencies(
@@ -116,9 +123,10 @@ class Measure(Stage):
                     found |= _timed(able, size, test, PRESETS[self.preset], on_round, context)
         return found
 
-    def _say_accuracy(self, found: Mapping[str, Predictions], context: Context) -> None:
-        for name, each in found.items():
-            context.say(f"{name}: {context.task.metric} {each.correct.mean():.2%} of {len(each.correct)} test images")
+
+def _say_metrics(metrics: Mapping[str, Interval], context: Context) -> None:
+    for name, found in metrics.items():
+        context.say(f"{name}: {context.task.metric} {found.value:.2%} on {found.n} test samples")
 
 
 @dataclass(frozen=True)
@@ -164,7 +172,7 @@ def _timed(
 ) -> dict[tuple[str, int], LatencySamples]:
     random = np.random.default_rng(context.seed)
     picks = [random.choice(test.indices, batch_size) for _ in range(INPUT_SETS)]
-    feeds = {batch_size: [{INPUT: test.dataset.images(pick)} for pick in picks]}
+    feeds = {batch_size: [test.dataset.inputs(pick) for pick in picks]}
     with engine_errors_explained("timing"):
         try:
             return measure_latency(sessions, feeds, settings, on_round)
@@ -173,23 +181,23 @@ def _timed(
             raise
 
 
-def _peak_memory(running: _Running, batch_sizes: tuple[int, ...]) -> int | None:
+def _peak_memory(running: _Running, batch_sizes: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]]) -> int | None:
     largest = max((size for size in batch_sizes if running.takes(size)), default=None)
     if largest is None:
         return None
     with engine_errors_explained("peak memory"):
-        return peak_memory_bytes(running.target.runtime, running.file, running.sha256, running.target, largest)
+        return peak_memory_bytes(
+            running.target.runtime, running.file, running.sha256, running.target, largest, shapes=shapes
+        )
 
 
-def _ratios(found: Mapping[str, Predictions], records: tuple[BuiltRecord, ...]) -> dict[str, Any]:
-    return {
-        record.name: asdict(share_ratio(found[record.name].correct, found[record.reference].correct))
+def _ratios(found: Mapping[str, Predictions], records: tuple[BuiltRecord, ...], test: TestSplit) -> dict[str, Any]:
+    pairs = {
+        record.name: test.ratio(found[record.name], found[record.reference])
         for record in records
-        if record.precision != "fp32"
-        and record.name in found
-        and record.reference in found
-        and found[record.reference].correct.any()
+        if record.precision != "fp32" and record.name in found and record.reference in found
     }
+    return {name: asdict(ratio) for name, ratio in pairs.items() if ratio is not None}
 
 
 def _summaries(

@@ -24,12 +24,11 @@ from pipeline.artifact import (
 from pipeline.built import BuiltRecord, built_records
 from pipeline.context import Context
 from pipeline.findings import accuracy_findings, timing_findings
-from pipeline.gates import Gates, gate_results
+from pipeline.gates import Gates, gate_results, target_gate
 from pipeline.manifest import read_manifest
 from pipeline.reporting.result import (
     AuditSummary,
     ChainStep,
-    Distillation,
     EngineResult,
     Estimate,
     Finding,
@@ -39,6 +38,8 @@ from pipeline.reporting.result import (
 )
 from pipeline.reporting.verdict import verdict_from_gates
 from pipeline.stage import Stage
+from pipeline.tasks.task import Task
+from pipeline.taught import curves, distillation, search_of
 
 State = Literal["measured", "built", "not_built"]
 
@@ -50,7 +51,7 @@ class WriteReport(Stage):
     """`[gates]` is what it holds the measurements against. Closes every recipe that measures."""
 
     name: ClassVar[str] = "report"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs: ClassVar[tuple[type[Artifact], ...]] = KINDS
     makes: ClassVar[type[Artifact]] = ReportFiles
     tools: ClassVar[tuple[str, ...]] = ("edgestill", "jinja2")
@@ -73,7 +74,11 @@ class WriteReport(Stage):
     def _report(self, inputs: Artifacts, context: Context) -> Report:
         measured = inputs[Measurements].json("measurements.json")
         engines = tuple(_engines(inputs[Engines], measured))
-        gates = gate_results(self.gates, engines)
+        sample = _sample(inputs[Splits], context.task)
+        search = search_of(inputs[Student])
+        gates = gate_results(self.gates, engines, sample)
+        if search is not None:
+            gates = (target_gate(search), *gates)
         verdict, reasons = verdict_from_gates(gates)
         manifests = [read_manifest(inputs[kind].folder) for kind in KINDS]
         versions = {name: found for manifest in manifests for name, found in manifest.versions.items()}
@@ -83,16 +88,20 @@ class WriteReport(Stage):
             metric=context.task.metric,
             verdict=verdict,
             reasons=reasons,
-            test_images=measured["test_images"],
+            interval=measured["interval"],
+            sample=sample,
+            test_samples=measured["test_samples"],
             chain=tuple(_chain(inputs, measured)),
             engines=engines,
             gates=gates,
             findings=(
                 *(Finding(**each) for each in inputs[Splits].json("findings.json")),
-                *accuracy_findings(measured, len(inputs[Splits].json("classes.json"))),
+                *accuracy_findings(measured, measured["chance"]),
                 *timing_findings(measured),
             ),
-            distillation=_distillation(inputs[Student]),
+            distillation=distillation(inputs[Student]),
+            curves=(*curves(inputs[Teacher]), *curves(inputs[Student])),
+            search=search,
             stages=tuple(
                 StageResult(
                     name=each.stage, key=each.key, seconds=each.seconds, peak_memory_bytes=each.peak_memory_bytes
@@ -214,16 +223,10 @@ def _latency(entry: Mapping[str, Any]) -> Latency:
     )
 
 
-def _distillation(student: Student) -> Distillation:
-    model, metrics = student.json("model.json"), student.json("metrics.json")
-    (loss,) = model["losses"]
-    return Distillation(
-        loss=loss["formula"],
-        temperature=loss.get("temperature"),
-        alpha=loss.get("alpha"),
-        epochs=metrics["student"]["epochs"],
-        compression_ratio=model["teacher_parameters"] / model["parameters"],
-    )
+def _sample(splits: Splits, task: Task) -> str:
+    if task.name.startswith(("sequence", "token")):
+        return "sequence"
+    return "image" if len(splits.json("inputs.json")) == 1 else "sample"
 
 
 def _estimate(interval: Mapping[str, Any] | None) -> Estimate | None:

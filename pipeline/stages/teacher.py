@@ -1,104 +1,144 @@
-"""The network that knows: trained here, or loaded."""
+"""The networks that know: trained here, or loaded."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, final
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, final
 
-from pydantic import PositiveInt, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from pipeline import atomic
-from pipeline.artifact import Artifact, Artifacts, Splits, Teacher
+from pipeline.artifact import Artifact, Artifacts, Splits, Teacher, teacher_files
 from pipeline.context import Context
-from pipeline.data import Dataset, network_interface, open_dataset
-from pipeline.distillation.augment import Augment
-from pipeline.distillation.trainer import Optimizer, Schedule, fit, predictions, set_up_torch, write_events
-from pipeline.errors import RecipeError
-from pipeline.models import Model, make_model, model_files, parameter_count
-from pipeline.stage import Stage
+from pipeline.data import Dataset, open_dataset, read_interface
+from pipeline.distillation.losses.labels import Labels
+from pipeline.distillation.signals import NoTeacher
+from pipeline.distillation.trainer import fit, set_up_torch, write_events
+from pipeline.distillation.training import Lesson
+from pipeline.errors import DataRejected, RecipeError
+from pipeline.intervals import bootstrap, share
+from pipeline.models import Model, make_model, model_files, model_tools, parameter_count
+from pipeline.predictions import predictions
+from pipeline.stages.training import TrainingStage
 from pipeline.weights import SUFFIXES, load_weights, network_document, write_weights
 
 if TYPE_CHECKING:
     from torch import nn
 
 
+def _checked_suffix(value: str) -> str:
+    if not value.endswith(SUFFIXES):
+        raise ValueError(f"'{value}' must end in {', '.join(SUFFIXES)}")
+    return value
+
+
+WeightsFile = Annotated[str, AfterValidator(_checked_suffix)]
+"""A .safetensors or .pt file, relative to the recipe."""
+
+
+class AnotherTeacher(BaseModel):
+    """`[[teacher.more]]`: trained like the first, from another seed, where it has no weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: Model
+    weights: WeightsFile | None = None
+
+
 @final
-class TrainTeacher(Stage):
+class TrainTeacher(TrainingStage):
     """`[teacher]`."""
 
     name: ClassVar[str] = "teacher"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs: ClassVar[tuple[type[Artifact], ...]] = (Splits,)
     makes: ClassVar[type[Artifact]] = Teacher
-    tools: ClassVar[tuple[str, ...]] = ("torch", "safetensors", "numpy")
+    tools: ClassVar[tuple[str, ...]] = ("torch", "safetensors", "numpy", "torchmetrics")
+    collective: ClassVar[bool] = True
 
     model: Model
-    epochs: PositiveInt = 10
-    batch_size: PositiveInt = 64
-    optimizer: Optimizer = Optimizer()
-    weights: str | None = None
-    """A .safetensors or .pt file: loaded instead of training."""
-
-    @field_validator("weights")
-    @classmethod
-    def _known_suffix(cls, value: str | None) -> str | None:
-        if value is not None and not value.endswith(SUFFIXES):
-            raise ValueError(f"'{value}' must end in {', '.join(SUFFIXES)}")
-        return value
+    weights: WeightsFile | None = None
+    """Loaded instead of training."""
+    more: tuple[AnotherTeacher, ...] = ()
+    """Further teachers, whose answers `[distill] combine` puts together."""
 
     def files(self, recipe_folder: Path) -> Mapping[str, Path]:
-        files = model_files(self.model, recipe_folder)
-        if self.weights is not None:
-            path = recipe_folder / self.weights
-            if not path.is_file():
-                raise RecipeError(
-                    f"weights '{self.weights}': there is no file {path}; paths are relative to the recipe"
-                )
-            files[self.weights] = path
+        files: dict[str, Path] = {}
+        for each in self._teachers():
+            files |= model_files(each.model, recipe_folder)
+            if each.weights is not None:
+                path = recipe_folder / each.weights
+                if not path.is_file():
+                    raise RecipeError(
+                        f"weights '{each.weights}': there is no file {path}; paths are relative to the recipe"
+                    )
+                files[each.weights] = path
         return files
 
+    def more_tools(self) -> tuple[str, ...]:
+        return tuple(tool for each in self._teachers() for tool in model_tools(each.model))
+
     def rehearse(self, made: Artifacts, context: Context) -> None:
-        shape, outputs = network_interface(made[Splits], context)
-        network = make_model(self.model, shape, outputs, context.recipe_folder)
-        if self.weights is not None:
-            load_weights(network, context.recipe_folder / self.weights)
+        interface = read_interface(made[Splits], context)
+        for each in self._teachers():
+            network = make_model(each.model, interface, context.recipe_folder)
+            if each.weights is not None:
+                load_weights(network, context.recipe_folder / each.weights)
 
     def run(self, inputs: Artifacts, target: Path, context: Context) -> None:
-        set_up_torch(context)
-        dataset = open_dataset(inputs[Splits], context.recipe_folder)
-        outputs = context.task.output_size(len(dataset.classes))
-        network = make_model(self.model, dataset.shape, outputs, context.recipe_folder)
-        events = self._learn(network, dataset, inputs[Splits], context)
-        write_weights(target / "teacher.safetensors", network.state_dict())
+        dataset = open_dataset(inputs[Splits], context)
+        events: list[Mapping[str, Any]] = []
+        metrics: dict[str, Any] = {"metric": context.task.metric}
+        for index, each in enumerate(self._teachers()):
+            set_up_torch(context, index)
+            title, files = "teacher" if index == 0 else f"teacher-{index + 1}", teacher_files(index)
+            network = make_model(each.model, dataset.interface, context.recipe_folder)
+            events += self._learn(network, each, dataset, inputs[Splits], context, title)
+            write_weights(target / files.weights, network.state_dict())
+            found = _scores(network, dataset, context, title)
+            metrics |= found if index == 0 else {title: found}
+            document = network_document(network, each.model, dataset.interface, context.recipe_folder)
+            atomic.write_json(target / files.model, document)
         write_events(target / "events.jsonl", events)
-        shares = {split: _share(network, dataset, split, context) for split in ("train", "validation")}
-        context.say(
-            f"teacher: {parameter_count(network):,} parameters, "
-            + ", ".join(f"{split} {context.task.metric} {share:.2%}" for split, share in shares.items())
-        )
-        document = network_document(network, self.model, dataset.shape, outputs, context.recipe_folder)
-        atomic.write_json(target / "model.json", document)
-        atomic.write_json(target / "metrics.json", {"metric": context.task.metric, **shares})
+        atomic.write_json(target / "metrics.json", metrics)
 
-    def _learn(self, network: nn.Module, dataset: Dataset, splits: Splits, context: Context) -> list[dict[str, object]]:
-        if self.weights is not None:
-            load_weights(network, context.recipe_folder / self.weights)
-            context.say("teacher: its weights are loaded, so epochs, batch_size and optimizer are not used")
+    def _teachers(self) -> tuple[AnotherTeacher, ...]:
+        return (AnotherTeacher(model=self.model, weights=self.weights), *self.more)
+
+    def _learn(
+        self, network: nn.Module, each: AnotherTeacher, dataset: Dataset, splits: Splits, context: Context, title: str
+    ) -> list[Mapping[str, Any]]:
+        if each.weights is not None:
+            load_weights(network, context.recipe_folder / each.weights)
+            context.say(f"{title}: its weights are loaded, so epochs, batch_size and optimizer are not used")
             return []
-        schedule = Schedule(self.epochs, self.batch_size, self.optimizer, Augment(**splits.json("augment.json")))
-        done = fit(
-            network,
-            dataset,
-            lambda outputs, _, labels: context.task.supervised_loss(outputs, labels),
-            schedule,
-            context,
-            "teacher",
-        )
+        lesson = Lesson((Labels(),), NoTeacher())
+        done = fit(network, dataset, lesson, self.training(splits), context, title)
         network.load_state_dict(done.best)
         return list(done.events)
 
 
-def _share(network: nn.Module, dataset: Dataset, split: str, context: Context) -> float:
-    indices = dataset.indices("train" if split == "train" else "validation")
-    return float(context.task.correct(predictions(network, dataset, indices), dataset.labels(indices)).mean())
+def _scores(network: nn.Module, dataset: Dataset, context: Context, title: str) -> dict[str, float]:
+    """Its metric on training and validation samples; raises DataRejected where it is no better than chance."""
+    scores = {}
+    for split in ("train", "validation"):
+        indices = dataset.indices("train" if split == "train" else "validation")
+        labels = dataset.labels(indices)
+        statistics = context.task.statistics(predictions(network, dataset, indices), labels)
+        scores[split] = float(context.task.metric_of(statistics.sum(axis=0)))
+        if split == "train":
+            chance = context.task.chance(labels, len(dataset.classes))
+            counted = context.task.counts_samples
+            interval = share(statistics[:, 0] > 0) if counted else bootstrap(statistics, context.task.metric_of)
+            if interval.high <= chance:
+                raise DataRejected(
+                    f"{title}: its {context.task.metric} on the training samples is {interval.value:.1%}, and one "
+                    f"answer for all would reach {chance:.1%}: there is nothing to learn from it. Has it another order "
+                    "of classes, another [data] preprocess than it was trained with, or too few epochs?"
+                )
+    context.say(
+        f"{title}: {parameter_count(network):,} parameters, "
+        + ", ".join(f"{split} {context.task.metric} {score:.2%}" for split, score in scores.items())
+    )
+    return scores

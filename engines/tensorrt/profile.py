@@ -1,0 +1,85 @@
+"""The optimization profile of a network: which sizes of its dynamic axes an engine takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from engines.base import AxisProfile, BuildFailed, Target
+from engines.tensorrt.api import Builder, IBuilderConfig, INetworkDefinition, IOptimizationProfile, ITensor
+
+BATCH = "batch"
+
+Sizes = Mapping[str, dict[str, int]]
+"""min, opt and max by the name of the axis."""
+
+
+def add_profile(
+    builder: Builder, network: INetworkDefinition, config: IBuilderConfig, graph: Path, target: Target
+) -> Sizes:
+    """One profile for all dynamic inputs, and what it holds; empty where none is dynamic. Raises BuildFailed."""
+    inputs: list[ITensor] = [network.get_input(index) for index in range(network.num_inputs)]
+    dynamic: list[ITensor] = [tensor for tensor in inputs if -1 in _dims(tensor)]
+    # TensorRT keeps the names that dimensions have in the ONNX file, and takes those of one name for equal.
+    names = {tensor.name: _axes(tensor, target, graph) for tensor in dynamic}
+    sizes = _sizes({name for axes in names.values() for name in axes.values()}, target, graph)
+    if not dynamic:
+        return sizes
+    profile: IOptimizationProfile = builder.create_optimization_profile()
+    for tensor in dynamic:
+        shapes = {
+            bound: tuple(
+                sizes[names[tensor.name][at]][bound] if size == -1 else size for at, size in enumerate(_dims(tensor))
+            )
+            for bound in ("min", "opt", "max")
+        }
+        profile.set_shape(tensor.name, min=shapes["min"], opt=shapes["opt"], max=shapes["max"])
+    if not profile or config.add_optimization_profile(profile) < 0:
+        raise BuildFailed(f"{graph}: TensorRT refuses the sizes {dict(sizes)} of its axes; choose others")
+    return sizes
+
+
+def _axes(tensor: ITensor, target: Target, graph: Path) -> dict[int, str]:
+    """Name of each dynamic dimension; the first one is the batch whatever it is called."""
+    if tensor.is_shape_tensor:
+        raise BuildFailed(
+            f"{graph}: input {tensor.name!r} is of dynamic size and holds a shape, of which an engine has to know the "
+            "size; fix it when exporting"
+        )
+    dims = _dims(tensor)
+    named = {at: tensor.get_dimension_name(at) for at, size in enumerate(dims) if size == -1}
+    if 0 in named and named[0] not in target.axes:
+        named[0] = BATCH
+    for at, name in named.items():
+        if not name:
+            raise BuildFailed(
+                f"{graph}: input {tensor.name!r} has shape {list(dims)}: its dynamic dimension {at} has no name, so no "
+                "target can say its sizes; name it when exporting, or fix it"
+            )
+    return {at: str(name) for at, name in named.items()}
+
+
+def _sizes(found: set[str], target: Target, graph: Path) -> Sizes:
+    """Of the axes that are dynamic in the graph; a profile for another one is a mistake."""
+    there = f"its dynamic axes are {', '.join(sorted(found))}" if found else "it has no dynamic axis"
+    if unused := [name for name in target.axes if name not in found]:
+        raise BuildFailed(f"{graph}: target {target.name!r} has sizes for axis {unused[0]!r}, and {there}; take it out")
+    if missing := sorted(found - set(target.axes) - {BATCH}):
+        raise BuildFailed(
+            f"{graph}: axis {missing[0]!r} is dynamic and target {target.name!r} does not say its sizes; add "
+            f"{missing[0]} = {{ min = …, opt = …, max = … }} to the target's axes, or fix it when exporting"
+        )
+    return {name: _checked(name, target.axes.get(name, target.batch), graph) for name in sorted(found)}
+
+
+def _checked(name: str, profile: AxisProfile, graph: Path) -> dict[str, int]:
+    if not 1 <= profile.min <= profile.opt <= profile.max:  # TensorRT-RTX takes a batch of 0
+        raise BuildFailed(
+            f"{graph}: the sizes {asdict(profile)} of axis {name!r} must be at least 1 and rise from min to max"
+        )
+    return asdict(profile)
+
+
+def _dims(tensor: ITensor) -> tuple[int, ...]:
+    return tuple(tensor.shape)
