@@ -31,6 +31,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+data_app = typer.Typer(help="Look at a recipe's data before anything trains on it.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
 Workspace_ = Annotated[
     Path | None, typer.Option("--workspace", "-w", help="Where results stand; default ./edgestill/<recipe name>.")
 ]
@@ -85,6 +88,18 @@ def _status(recipe: Recipe_, workspace: Workspace_ = None, as_json: Json_ = Fals
     from pipeline.commands.status import status
 
     _finish(lambda _: status(recipe, workspace), as_json)
+
+
+@data_app.command("check")
+def _data_check(recipe: Recipe_, workspace: Workspace_ = None, as_json: Json_ = False, quiet: Quiet_ = False) -> None:
+    """Say what is wrong with a recipe's data: corrupt, repeated, nearly repeated across splits, badly scaled."""
+
+    def command(cancellation: Cancellation) -> Outcome:
+        from pipeline.commands.data_check import data_check
+
+        return data_check(recipe, workspace, _progress(quiet), cancellation)
+
+    _finish(command, as_json)
 
 
 @app.command("report")

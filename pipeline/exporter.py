@@ -36,6 +36,7 @@ def exported(
         raise NotAcceptable(f"opset {opset} was asked for and the exporter wrote {found}; set [export] opset = {found}")
     for spec in interface.inputs:
         _require_dynamic(model, spec, dynamic)
+    _put_in_order(model, outputs)
     if model.ByteSize() > LARGEST_FILE_BYTES:
         raise NotAcceptable(f"the graph has {model.ByteSize():,} bytes; one file holds {LARGEST_FILE_BYTES:,}")
     return model

@@ -28,7 +28,7 @@ def value_findings(
     if name == MASK:
         padding = 1.0 - float(statistics.over(train).mean[0])
         yield _note(f"{padding:.0%} of the training sequences is padding")
-        if False:
+        if padding > MOST_PADDING:
             yield _warning(f"{padding:.0%} of the training sequences is padding: shorter ones would train faster")
     elif statistics.is_image and preprocess is not None:
         yield from _normalization(statistics, preprocess, train)
