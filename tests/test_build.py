@@ -60,7 +60,16 @@ def test_an_optional_target_that_cannot_be_built_here_is_part_of_the_key_so_that
 
 @pytest.mark.parametrize(
     "name",
-    ["checkpoints", "engines.json", "audit.json", "inputs.json", "preprocess.json", "classes.json", "manifest.json", "log.txt"],
+    [
+        "checkpoints",
+        "engines.json",
+        "audit.json",
+        "inputs.json",
+        "preprocess.json",
+        "classes.json",
+        "manifest.json",
+        "log.txt",
+    ],
 )
 def test_a_target_is_not_called_as_a_file_of_the_engines_folder(name: str, tmp_path: Path) -> None:
     path = recipe_in(tmp_path, ("[build.targets.cpu]", f'[build.targets."{name}"]'))

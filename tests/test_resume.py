@@ -62,7 +62,7 @@ def test_a_distillation_that_was_stopped_ends_with_the_weights_of_an_undisturbed
     resumed = run_edgestill("run", recipe, "-w", workspace, "--until", "distill")
 
     assert resumed.returncode == 0, resumed.stderr
-    assert "student: resumed after epoch " in resumed.stderr
+    assert "student: resumed after " in resumed.stderr
     for name in ("student.safetensors", "last.safetensors", "events.jsonl"):
         assert (workspace / "02-distill" / name).read_bytes() == (finished_run[1] / "02-distill" / name).read_bytes()
     assert not list(workspace.glob("*.partial"))

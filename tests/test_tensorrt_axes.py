@@ -138,6 +138,33 @@ def test_onnxruntime_runs_the_transformer_in_int8_close_to_fp32_at_other_lengths
         assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
 
 
+UNEQUAL = r"node_add_\d+: dimensions not compatible for elementwise\. Condition '==' violated: \d+ != \d+"
+
+
+@needs_tensorrt_rtx
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        (
+            AxisProfile(18, 32, 64),
+            rf"the network does not run at the min sizes of the target \({UNEQUAL}\); choose others",
+        ),
+        (
+            AxisProfile(16, 32, 70),
+            rf"the network does not run at the max sizes of the target \({UNEQUAL}\); choose others",
+        ),
+        (AxisProfile(16, 30, 64), rf"shape constraints: {UNEQUAL}\); choose other opt sizes for the batch and axes of"),
+    ],
+)
+def test_sizes_at_which_the_network_cannot_run_are_refused_though_tensorrt_builds_for_some(
+    dense: Graphs, sizes: AxisProfile, said: str
+) -> None:
+    with pytest.raises(BuildFailed, match=rf"fp32\.onnx: .*{said}") as caught:
+        replace(dense, axes={"height": sizes, "width": SIZES}).built("tensorrt-rtx", "fp32")
+    assert "/_src/" not in str(caught.value)
+    assert not (dense.folder / "tensorrt-rtx.fp32.plan").exists()
+
+
 def refused(folder: Path, x: str, axes: Mapping[str, AxisProfile]) -> str:
     graph, target = written(folder, PLAIN, weights(), x=x), replace(TARGET, axes=axes)
     with pytest.raises(BuildFailed) as caught:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,19 @@ from pipeline.context import Context
 from pipeline.data import Dataset
 from pipeline.distillation.augment import AffinePlan, Augment, epoch_order
 from pipeline.distillation.checkpoint import read_checkpoint
-from pipeline.distillation.trainer import Fit, Optimizer, Schedule, fit, set_up_torch
+from pipeline.distillation.losses.contrastive import CRD
+from pipeline.distillation.losses.hint import Hint
+from pipeline.distillation.losses.labels import Labels
+from pipeline.distillation.losses.loss import DistillationLoss, LayerPair
+from pipeline.distillation.optimizer import Optimizer
+from pipeline.distillation.signals import Signals, TeacherSignals
+from pipeline.distillation.trainer import fit, set_up_torch
+from pipeline.distillation.training import Fit, Lesson, OnEpoch, Training
+from pipeline.distillation.views import Batch
 from pipeline.errors import Cancelled, DataRejected, NotAcceptable, RecipeError
-from pipeline.networks import PlainNetwork
-from pipeline.tasks import Classification, Task
+from pipeline.networks.plain import PlainNetwork
+from pipeline.tasks.classification import OneOfSeveral
+from pipeline.tasks.task import Arrays, Task
 
 EPOCHS = 4
 BATCH_SIZE = 8
@@ -50,22 +60,39 @@ def trained(
     learning_rate: float = 1e-2,
     network: torch.nn.Module | None = None,
     signal_after: int | None = None,
+    terms: tuple[DistillationLoss, ...] = (Labels(),),
+    on_epoch: OnEpoch | None = None,
+    **settings: Any,
 ) -> Fit:
     """With SIGTERM sent to this process after so many steps, as an operator would."""
-    steps = 0
-
-    def loss(outputs: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        del images
-        nonlocal steps
-        steps += 1
-        if steps == signal_after:
-            signal.raise_signal(signal.SIGTERM)
-        return context.task.supervised_loss(outputs, labels)
-
     set_up_torch(context)
-    optimizer = Optimizer.model_validate({"name": name, "learning_rate": learning_rate})
-    schedule = Schedule(epochs, batch_size, optimizer, Augment(rotate_degrees=10, translate=0.1, zoom=0.1))
-    return fit(network or new_network(), dataset, loss, schedule, context, "student")
+    optimizer = Optimizer.model_validate(
+        {"name": name, "learning_rate": learning_rate, **settings.pop("optimizer", {})}
+    )
+    augment = Augment(rotate_degrees=10, translate=0.1, zoom=0.1)
+    training = Training(epochs, batch_size, optimizer, augment, **settings)
+    lesson = Lesson(terms, Interrupting(signal_after))
+    return fit(network or new_network(), dataset, lesson, training, context, "student", on_epoch)
+
+
+class Interrupting(TeacherSignals):
+    """A teacher whose answers are images and labels themselves, and who sends SIGTERM before a step ends."""
+
+    def __init__(self, after: int | None) -> None:
+        # The first question only tells shapes; no step follows it.
+        self._left = None if after is None else after + 1
+
+    def of(self, batch: Batch, rows: NDArray[np.int64], view: int) -> Signals:
+        del rows, view
+        if self._left is not None:
+            self._left -= 1
+            if self._left == 0:
+                signal.raise_signal(signal.SIGTERM)
+        answers = torch.nn.functional.one_hot(batch.labels, CLASSES).to(batch.inputs[0].dtype)
+        return Signals({"logits": answers}, {"eyes": batch.inputs[0].flatten(1)})
+
+    def in_words(self) -> str:
+        return "a test's"
 
 
 def stopped(
@@ -101,19 +128,60 @@ def test_another_seed_gives_other_weights(dataset: Dataset, tmp_path: Path) -> N
     assert not torch.equal(first.last["head.weight"], second.last["head.weight"])
 
 
-@pytest.mark.parametrize("steps", [1, BATCHES, BATCHES + 1, 2 * BATCHES + 3, EPOCHS * BATCHES - 1])
+@pytest.mark.parametrize("steps", range(1, EPOCHS * BATCHES))
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_a_training_that_was_stopped_resumes_to_the_same_bits(
+def test_a_training_that_was_stopped_at_any_step_resumes_there_to_the_same_bits(
     dataset: Dataset, tmp_path: Path, steps: int, optimizer: str
 ) -> None:
     undisturbed = trained(dataset, context_in(tmp_path / "whole"), optimizer)
-    context = stopped(dataset, tmp_path / "stopped", steps, optimizer)
-    finished_epochs = steps // BATCHES
-    assert (context.checkpoints / "student.pt").exists() == (finished_epochs > 0)
+    stopped(dataset, tmp_path / "stopped", steps, optimizer)
     resumed = context_in(tmp_path / "stopped")
     assert_equal(trained(dataset, resumed, optimizer), undisturbed)
-    said = f"student: resumed after epoch {finished_epochs} of {EPOCHS}" in resumed.log.read_text()
-    assert said == (finished_epochs > 0)
+    epochs, rest = divmod(steps, BATCHES)
+    where = f"step {rest} of epoch {epochs + 1}" if rest else f"epoch {epochs} of {EPOCHS}"
+    assert f"student: resumed after {where}\n" in resumed.log.read_text()
+
+
+STATEFUL: dict[str, dict[str, Any]] = {
+    "a moving average of the weights": {"ema": 0.9},
+    "a learned adapter": {"terms": (Labels(), Hint(pairs=(LayerPair(student="head", teacher="eyes"),)))},
+    "a memory of embeddings": {"terms": (Labels(), CRD(pairs=(LayerPair(student="head", teacher="eyes"),), dim=8))},
+    "clipped gradients and a step schedule": {"optimizer": {"clip_norm": 0.1, "schedule": {"name": "step"}}},
+    "shared views": {"views": 2},
+    "balanced classes": {"class_weights": "balanced"},
+}
+
+
+@pytest.mark.parametrize("what", STATEFUL)
+@pytest.mark.parametrize("steps", [1, BATCHES + 2, 3 * BATCHES])
+def test_what_has_state_resumes_to_the_same_bits_too(dataset: Dataset, tmp_path: Path, what: str, steps: int) -> None:
+    undisturbed = trained(dataset, context_in(tmp_path / "whole"), **STATEFUL[what])
+    stopped(dataset, tmp_path / "stopped", steps, **STATEFUL[what])
+    assert_equal(trained(dataset, context_in(tmp_path / "stopped"), **STATEFUL[what]), undisturbed)
+
+
+def test_what_is_judged_and_kept_is_the_moving_average_where_there_is_one(dataset: Dataset, tmp_path: Path) -> None:
+    plain, averaged = (trained(dataset, context_in(tmp_path / str(ema)), ema=ema, epochs=1) for ema in (None, 0.9))
+    assert torch.equal(plain.last["head.weight"], averaged.last["head.weight"])
+    assert torch.equal(plain.best["head.weight"], plain.last["head.weight"])
+    assert not torch.equal(averaged.best["head.weight"], averaged.last["head.weight"])
+
+
+def test_a_training_that_was_killed_without_a_word_resumes_from_its_last_epoch(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    undisturbed = trained(dataset, context_in(tmp_path / "whole"))
+
+    def killed(metrics: Sequence[float]) -> bool:
+        if len(metrics) == 2:
+            raise KeyboardInterrupt
+        return True
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(dataset, context_in(tmp_path / "killed"), on_epoch=killed)
+    resumed = context_in(tmp_path / "killed")
+    assert_equal(trained(dataset, resumed), undisturbed)
+    assert f"resumed after epoch 2 of {EPOCHS}" in resumed.log.read_text()
 
 
 def test_dropout_resumes_to_the_same_bits_too(dataset: Dataset, tmp_path: Path) -> None:
@@ -126,15 +194,41 @@ def test_dropout_resumes_to_the_same_bits_too(dataset: Dataset, tmp_path: Path) 
     assert_equal(trained(dataset, context_in(tmp_path / "stopped"), network=with_dropout()), undisturbed)
 
 
-class Scripted(Classification):
+class Scripted(OneOfSeveral):
     """Counts as many validation images as it is told, one number an epoch."""
 
-    def __init__(self, *counts: int) -> None:
+    name = "scripted"
+
+    def __init__(self, *counts: float) -> None:
         self._counts = list(counts)
 
-    def correct(self, outputs: NDArray[np.generic], labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def score(self, outputs: Arrays, labels: NDArray[Any]) -> float:
         del outputs
-        return np.arange(len(labels)) < self._counts.pop(0)
+        return self._counts.pop(0) / len(labels)
+
+
+def test_a_training_without_gain_stops_early(dataset: Dataset, tmp_path: Path) -> None:
+    context = replace(context_in(tmp_path), task=Scripted(2, 3, 3, 2, 3, 9))
+    done = trained(dataset, context, epochs=6, early_stopping=3)
+    # A tie is no gain, and of ties the later is kept.
+    assert (len(done.events), done.best_epoch) == (5, 5)
+    assert "(stopped early)" in context.log.read_text()
+
+
+def test_a_training_that_is_not_wanted_any_more_ends_after_its_epoch(dataset: Dataset, tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def unwanted(metrics: Sequence[float]) -> bool:
+        seen.append(len(metrics))
+        return len(metrics) < 2
+
+    done = trained(dataset, context_in(tmp_path), on_epoch=unwanted)
+    assert (done.pruned, len(done.events), seen) == (True, 2, [1, 2])
+
+
+def test_a_metric_that_is_not_a_number_is_never_the_best(dataset: Dataset, tmp_path: Path) -> None:
+    done = trained(dataset, replace(context_in(tmp_path), task=Scripted(1, math.nan, 3, math.nan)))
+    assert done.best_epoch == 3
 
 
 def checkpointed(path: Path) -> dict[str, Any]:
@@ -159,7 +253,7 @@ def test_a_damaged_checkpoint_is_said_and_not_used(dataset: Dataset, tmp_path: P
 
 def test_the_best_epoch_on_validation_is_kept_apart_from_the_last(dataset: Dataset, tmp_path: Path) -> None:
     done = trained(dataset, replace(context_in(tmp_path / "whole"), task=Scripted(1, 5, 3, 4)))
-    second = stopped(dataset, tmp_path / "second", 2 * BATCHES + 1, task=Scripted(1, 5)).checkpoints / "student.pt"
+    second = stopped(dataset, tmp_path / "second", 2 * BATCHES, task=Scripted(1, 5)).checkpoints / "student.pt"
     fourth = trained(dataset, context_in(tmp_path / "fourth")).last
     assert done.best_epoch == 2
     for found, expected in ((done.best, checkpointed(second)["network"]), (done.last, fourth)):
@@ -176,15 +270,34 @@ def test_a_training_that_diverges_stops_and_names_its_step(dataset: Dataset, tmp
     with pytest.raises(NotAcceptable) as caught:
         trained(dataset, context_in(tmp_path), "sgd", learning_rate=1e30)
     assert str(caught.value) == (
-        "student: the loss is nan at step 2; lower the learning rate (now 1e+30) or check the teacher and the data"
+        "student: the loss is nan at step 2 (labels nan); lower the learning rate (now 1e+30) or check the teacher and "
+        "the data; the last checkpoint before it was kept"
     )
+
+
+def test_a_training_that_diverges_keeps_its_last_good_checkpoint(dataset: Dataset, tmp_path: Path) -> None:
+    context = context_in(tmp_path)
+    network = new_network()
+    steps = 0
+
+    def poisoned(module: torch.nn.Module, inputs: Any, outputs: Tensor) -> Tensor:
+        nonlocal steps
+        steps += module.training
+        return outputs * math.nan if steps > BATCHES + 1 else outputs
+
+    network.register_forward_hook(poisoned)
+    with pytest.raises(NotAcceptable, match=rf"the loss is nan at step {BATCHES + 2} \(labels nan\)"):
+        trained(dataset, context, network=network)
+    state = checkpointed(context.checkpoints / "student.pt")
+    assert (state["epoch"], state["batch"]) == (1, 0)
+    assert all(tensor.isfinite().all() for tensor in state["network"].values())
 
 
 def test_fewer_images_than_a_batch_are_rejected(dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(DataRejected) as caught:
         trained(dataset, context_in(tmp_path), batch_size=37)
     assert str(caught.value) == (
-        "student: the training split has 36 images, fewer than one batch of 37; lower batch_size or add images"
+        "student: the training split has 36 samples, fewer than one batch of 37; lower batch_size or add samples"
     )
     assert len(trained(dataset, context_in(tmp_path), batch_size=36, epochs=1).events) == 1
 
@@ -211,7 +324,7 @@ def test_what_a_network_raises_in_training_mode_is_said_as_the_users_mistake(dat
     with pytest.raises(RecipeError) as caught:
         trained(dataset, context_in(tmp_path), network=Broken(1, [4], CLASSES))
     assert str(caught.value) == (
-        "student: the network raised IndexError in training mode on a batch of shape (8, 1, 8, 8): 8 images"
+        "student: the network raised IndexError in evaluation mode on a batch of shape (8, 1, 8, 8): 8 images"
     )
 
 
@@ -228,7 +341,9 @@ def test_the_network_is_evaluated_in_evaluation_mode_and_trained_in_training_mod
     watched = Watched(1, [4], CLASSES)
     trained(dataset, context_in(tmp_path), network=watched, epochs=2)
     validation = (len(dataset.indices("validation")), False, False)
-    assert watched.modes == (*[(BATCH_SIZE, True, True)] * BATCHES, validation) * 2
+    # The first batch is only asked for its shapes.
+    shapes = (BATCH_SIZE, False, False)
+    assert watched.modes == (shapes, *(*[(BATCH_SIZE, True, True)] * BATCHES, validation) * 2)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 10, 250])

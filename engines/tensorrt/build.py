@@ -36,6 +36,9 @@ BROKEN_PROMISES = (
         "family of this runtime: signed, symmetric, zero-point 0",
     ),
 )
+IMPOSSIBLE_SIZES = re.compile(
+    r"Profile k(?P<bound>MIN|OPT|MAX) values are not self-consistent\. (?P<why>.*?)(?:\s*Instruction: .*)?$", re.DOTALL
+)
 PARSER_NOISE = (
     (re.compile(r"\s*\[checkMacros\.cpp::catchCudaError.*?\(cudaError 35: [^)]*\)\)"), ""),  # no driver here
     (re.compile(r"^Invalid Node - \S+ "), ""),
@@ -48,6 +51,7 @@ ADVICE = (
     (re.compile(r"has type Int32 but must have type FP8"), "leave biases in float, they need no DequantizeLinear"),
     (re.compile(r"Non-zero zero point"), "calibrate for the family of this runtime: signed, symmetric, zero-point 0"),
     (re.compile(r"Failed to import initializer"), "weights in a file of their own must lie beside the graph"),
+    (re.compile(r"kOPT values for profile"), "choose other opt sizes for the batch and axes of the target"),
     (re.compile(r"within workspace limit"), "raise workspace_bytes of the target"),
     (re.compile(r"for Turing \(SM75\): FP32"), "take 7.5 out of compute_capabilities, or give it a graph in FP16"),
 )
@@ -79,6 +83,7 @@ def compile_graph(trt: Module, graph: Path, precision: str, target: Target, on_s
         with captured_stderr() as past_the_logger:
             plan: IHostMemory = builder.build_serialized_network(network, config)
         _require_success(plan, graph, recorder, past_the_logger)
+        _require_sizes_taken(graph, recorder)
         layers = _evidence(trt, network, graph, recorder)
         log = (*(readable(line) for line in recorder.warnings()), *past_the_logger)
         return Compiled(bytes(plan), layers, settings, log)
@@ -165,6 +170,16 @@ def _require_success(plan: IHostMemory, graph: Path, recorder: Recorder, past_th
         return
     said = [*errors, *map(readable, past_the_logger)]
     raise BuildFailed(f"{graph}: TensorRT's builder failed: {_with_advice(said)}")
+
+
+def _require_sizes_taken(graph: Path, recorder: Recorder) -> None:
+    """TensorRT builds for sizes at which the network cannot run, and only warns of it."""
+    for line in recorder.warnings():
+        if (found := IMPOSSIBLE_SIZES.search(line)) is not None:
+            raise BuildFailed(
+                f"{graph}: the network does not run at the {found['bound'].lower()} sizes of the target "
+                f"({readable(found['why'])}); choose others for its batch and axes"
+            )
 
 
 def _with_advice(said: list[str]) -> str:

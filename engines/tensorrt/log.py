@@ -22,7 +22,9 @@ NO_DRIVER_NOISE = re.compile(r"catchCudaError.*\(cudaError 35: ")
 _STDERR = 2
 
 _CPP_PLACES = (
-    re.compile(r"\.?\s*In \w+ at \S+?:\d+"),  # ". In compileGraph at /_src/optimizer/myelin/codeGenerator.cpp:2012"
+    re.compile(
+        r"\.?\s*In \w+(?:\(\))? at \S+?:\d+"
+    ),  # ". In compileGraph at /_src/optimizer/myelin/codeGenerator.cpp:2012"
     re.compile(r"\[\w+\.(?:cpp|h|cu):\d+: \w+\]\s*"),  # "[pass.cpp:337: check_turing_op_compatibility] "
     re.compile(r"^\w+\.cpp:\d+: "),  # "onnxOpImporters.cpp:1980: "
     re.compile(r"\bI\w+::\w+: "),  # "IBuilder::buildSerializedNetwork: "

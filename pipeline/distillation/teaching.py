@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.artifact import Artifacts, Splits, Teacher
+from pipeline.artifact import Artifact, Artifacts, Splits, Teacher, teacher_files
 from pipeline.context import Context
 from pipeline.data import Dataset
+from pipeline.digest import sha256_of_file
 from pipeline.distillation.losses.loss import DistillationLoss
 from pipeline.distillation.signals import NoTeacher, TeacherSignals
 from pipeline.distillation.teacher_cache import (
@@ -24,7 +25,6 @@ from pipeline.distillation.teacher_cache import (
 from pipeline.distillation.training import Training
 from pipeline.distillation.views import Batches, Views
 from pipeline.errors import RecipeError
-from pipeline.manifest import read_manifest
 from pipeline.weights import teacher_networks
 
 if TYPE_CHECKING:
@@ -112,8 +112,8 @@ class Teaching:
         import torch
 
         return {
-            "teacher": read_manifest(self._inputs[Teacher].folder).digest,
-            "data": read_manifest(self._inputs[Splits].folder).digest,
+            "teachers": [_digests(self._inputs[Teacher], teacher_files(index)) for index in range(self.count)],
+            "data": _digests(self._inputs[Splits], ("splits.json", "preprocess.json", "inputs.json", "augment.json")),
             "seed": self._context.seed,
             "threads": self._context.threads,
             "views": self._training.views,
@@ -123,3 +123,7 @@ class Teaching:
             "device": str(self._context.world.device().type),
             "mixed_precision": self._training.mixed_precision,
         }
+
+
+def _digests(artifact: Artifact, names: Iterable[str]) -> dict[str, str]:
+    return {name: sha256_of_file(artifact.path(name)) for name in names}

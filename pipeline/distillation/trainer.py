@@ -95,7 +95,8 @@ class _Training:
         ended, done = self._ends(), epoch * self._batches_each + batch
         with self._context.progress.phase(self._title, self._settings.epochs * self._batches_each) as phase:
             if done:
-                self._context.say(f"{self._title}: resumed after step {batch} of epoch {epoch + 1}")
+                where = f"step {batch} of epoch {epoch + 1}" if batch else f"epoch {epoch} of {self._settings.epochs}"
+                self._context.say(f"{self._title}: resumed after {where}")
                 phase.advance(done)
             while epoch < self._settings.epochs and not ended:
                 self._epoch(epoch, batch, phase)

@@ -29,7 +29,7 @@ def right(logits: NDArray[Any], labels: NDArray[Any], axis: int) -> NDArray[np.b
     return found
 
 
-class _OneOfSeveral(Task):
+class OneOfSeveral(Task):
     """Logits of shape (batch, classes), labels of shape (batch,)."""
 
     metric: ClassVar[str] = "accuracy"
@@ -75,14 +75,14 @@ class _OneOfSeveral(Task):
 
 
 @final
-class Classification(_OneOfSeveral):
+class Classification(OneOfSeveral):
     """One class for each image."""
 
     name: ClassVar[str] = "classification"
 
 
 @final
-class SequenceClassification(_OneOfSeveral):
+class SequenceClassification(OneOfSeveral):
     """One class for each sequence; an input named `mask` says which tokens are real."""
 
     name: ClassVar[str] = "sequence-classification"
