@@ -162,6 +162,10 @@ def _build(
     batch: Annotated[
         str | None, typer.Option(metavar="MIN:OPT:MAX", help="Batch profile of a dynamic graph; default 1:8:64.")
     ] = None,
+    axis: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=MIN:OPT:MAX", help="Profile of another dynamic axis; may be repeated."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The engine's file; default beside the model.")] = None,
     as_json: Json_ = False,
     quiet: Quiet_ = False,
@@ -169,7 +173,9 @@ def _build(
     """Build an engine from an ONNX file and say what was really built."""
     from pipeline.commands.build import BuildRequest, build
 
-    request = BuildRequest(model, target, precision, tuple(compute_capability or ()), batch, out)
+    request = BuildRequest(
+        model, target, precision, tuple(compute_capability or ()), batch, out, axes=tuple(axis or ())
+    )
     _finish(lambda cancellation: build(request, _progress(quiet), cancellation), as_json)
 
 

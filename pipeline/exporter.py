@@ -8,6 +8,7 @@ import inspect
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import NotAcceptable
@@ -41,12 +42,21 @@ def exported(
     return model
 
 
+def resized(interface: Interface, sizes: Mapping[str, int]) -> Interface:
+    """With other sizes of some named axes."""
+    inputs = tuple(
+        replace(spec, shape=tuple(sizes.get(name, size) for name, size in spec.axes_sizes().items()))
+        for spec in interface.inputs
+    )
+    return replace(interface, inputs=inputs)
+
+
 def _as_exported(
     network: nn.Module, interface: Interface, outputs: Sequence[str], opset: int, dynamic: Sequence[str]
 ) -> onnx.ModelProto:
     import torch
 
-    examples = interface.zeros(2)
+    examples = _examples(interface, dynamic)
     with _quiet_exporter():
         try:
             program = torch.onnx.export(
@@ -65,6 +75,12 @@ def _as_exported(
     if program is None:
         raise NotAcceptable("the network cannot be exported: the exporter returned nothing")
     return program.model_proto
+
+
+def _examples(interface: Interface, dynamic: Sequence[str]) -> tuple[Tensor, ...]:
+    """Two samples. A dynamic axis of size 1 gets 2: torch.export takes sizes of 0 and 1 for constants."""
+    sizes = {name: max(size, 2) for name, size in interface.axes().items() if name in dynamic}
+    return resized(interface, sizes).zeros(2)
 
 
 def _dynamic_shapes(network: nn.Module, interface: Interface, dynamic: Sequence[str]) -> tuple[Any, ...]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import NotAcceptable, is_out_of_memory
+from pipeline.exporter import resized
 from pipeline.interface import BATCH, MASK, InputSpec, Interface, named_outputs
 from pipeline.parity import OutputParity, ReferenceSession, Tolerance, compare
 
@@ -86,15 +87,6 @@ class ParityCheck:
                 raise
             return False
         return True
-
-
-def resized(interface: Interface, sizes: Mapping[str, int]) -> Interface:
-    """With other sizes of some named axes."""
-    inputs = tuple(
-        replace(spec, shape=tuple(sizes.get(name, size) for name, size in spec.axes_sizes().items()))
-        for spec in interface.inputs
-    )
-    return replace(interface, inputs=inputs)
 
 
 def random_inputs(interface: Interface, real: Inputs, random: np.random.Generator) -> dict[str, NDArray[Any]]:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pipeline.building import missing_profiles, unused_profiles
 from pipeline.errors import RecipeError
 from pipeline.gates import Gates
 from pipeline.mistakes import explained, settings_from_toml
@@ -19,6 +20,7 @@ from pipeline.stage import Stage
 from pipeline.stages import STAGES
 from pipeline.stages.build import Build
 from pipeline.stages.calibrate import Calibrate
+from pipeline.stages.export import Export
 from pipeline.stages.measure import Measure
 from pipeline.stages.report import WriteReport
 from pipeline.tasks import task_named
@@ -185,6 +187,10 @@ def _contradictions(stages: Sequence[Stage]) -> Iterator[str]:
     build = _one(stages, Build)
     if build is None:
         return
+    if (export := _one(stages, Export)) is not None:
+        for name, target in build.targets.items():
+            for mistake in (*missing_profiles(target, export.dynamic), *unused_profiles(target, export.dynamic)):
+                yield f"[build.targets.{name}] {mistake}"
     if (calibrate := _one(stages, Calibrate)) is not None:
         for name, family in build.int8_families().items():
             if family not in calibrate.families:

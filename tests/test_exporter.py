@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import onnx
 import pytest
 import torch
@@ -118,8 +120,12 @@ def test_an_input_that_the_network_ignores_is_still_one_of_the_graph() -> None:
 
 
 def test_an_axis_of_one_is_open_too() -> None:
+    # What asks for the size, and what asks whether it is 1.
     one = Interface((InputSpec("x", "float32", (1, 8), ("length", "features")),), {"y": None}, 1)
     assert dims(exported(FirstAdded(), one, ("y",), 18, SEQUENTIAL).graph.input) == {"x": ["batch", "length", 8]}
+    single = replace(ROWS, inputs=tuple(replace(spec, shape=(1, *spec.shape[1:])) for spec in ROWS.inputs))
+    model = exported(Transformer(), single, ("logits", "tokens"), 18, SEQUENTIAL)
+    assert dims(model.graph.input) == {"rows": ["batch", "length", 8], "mask": ["batch", "length"]}
 
 
 def test_a_batch_that_is_turned_into_a_number_is_refused_with_what_to_write_instead() -> None:

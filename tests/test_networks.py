@@ -25,7 +25,7 @@ from pipeline.networks import PlainNetwork, ResidualNetwork, TransformerNetwork
 from pipeline.networks.transformer import Attention, sinusoids
 
 MODEL: TypeAdapter[Any] = TypeAdapter(Model)
-SMALL = {"name": "transformer", "width": 8, "depth": 2, "heads": 2, "longest": 32}
+SMALL: dict[str, Any] = {"name": "transformer", "width": 8, "depth": 2, "heads": 2, "longest": 32}
 
 
 def of_image(shape: Shape = (1, 8, 8), output: Shape = (3,)) -> Interface:

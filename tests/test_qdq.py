@@ -25,6 +25,7 @@ from calibration.placement import place
 from calibration.prepare import prepared
 from calibration.qdq import activation_grid, quantize, weight_scales
 from calibration.ranges import Ranges, ranges_from_sketches
+from engines.machine import cpu_family
 
 _NETWORKS: dict[str, tuple[Callable[[], ModelProto], tuple[int, ...]]] = {
     "residual": (residual, (1, 8, 8)),
@@ -59,6 +60,14 @@ def run(model: ModelProto, values: NDArray[np.float32], optimize: bool = True) -
     return output
 
 
+def run_for(family: str, model: ModelProto, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """In integer kernels where this CPU computes the family right, else as the graph is written.
+
+    AVX2 without VNNI saturates the products of 8-bit weights: that is why it has a family of its own.
+    """
+    return run(model, values, optimize=not family.startswith("cpu-") or family in ("cpu-avx2", cpu_family()))
+
+
 def sqnr_db(wanted: NDArray[np.float32], found: NDArray[np.float32]) -> float:
     noise = max(float(np.sum((wanted - found) ** 2)), 1e-30)  # two equal answers have none
     return float(10 * np.log10(np.sum(wanted**2) / noise))
@@ -74,7 +83,7 @@ def test_the_quantized_graph_answers_like_the_float_one(network: str, family: st
     model, _ = calibrated(network)
     found, values = quantized(network, family), data_for(network)
     least_db = 25.0 if family == "cpu-avx2" else 30.0  # 7-bit weights cost one bit
-    assert sqnr_db(run(model, values), run(found, values)) > least_db
+    assert sqnr_db(run(model, values), run_for(family, found, values)) > least_db
     assert sqnr_db(run(model, values), run(found, values, optimize=False)) > least_db
 
 
@@ -174,7 +183,7 @@ def test_dead_and_tiny_channels_keep_their_bias(family: str, magnitude: float) -
     batch = Batch([str(i) for i in range(8)], {"image": values})
     ranges = ranges_from_sketches(collect(model, [batch], threads=1), "minmax")
     found = quantize(model, ranges, place(model, family))
-    assert sqnr_db(run(model, values), run(found, values)) > 25
+    assert sqnr_db(run(model, values), run_for(family, found, values)) > 25
 
 
 def test_shared_weights_are_quantized_for_each_of_their_readers() -> None:

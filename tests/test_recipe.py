@@ -93,8 +93,8 @@ MISTAKES = {
         '"classification"',
         '"clasification"',
         "task 'clasification' is unknown; did you mean 'classification'? choose from classification, "
-        "multi-label, regression, segmentation, sequence-classification, token-classification, or name a class of your own "
-        "as tasks.py:MyTask",
+        "multi-label, regression, segmentation, sequence-classification, token-classification, or name a class of your "
+        "own as tasks.py:MyTask",
     ),
     "a negative seed": ("seed = 0", "seed = -1", "seed must be at least 0, found -1"),
     "too large a seed": ("seed = 0", "seed = 4294967296", "seed must be less than 4294967296, found 4294967296"),
@@ -188,7 +188,8 @@ MISTAKES = {
     "network": (
         'name = "plain"',
         'name = "plan"',
-        "[teacher] model: network 'plan' is unknown; did you mean 'plain'? choose from plain, residual, segmenter, transformer",
+        "[teacher] model: network 'plan' is unknown; did you mean 'plain'? choose from plain, residual, segmenter, "
+        "transformer",
     ),
     "no network": (
         'model = { name = "plain", widths = [4, 8] }',

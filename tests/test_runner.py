@@ -83,7 +83,8 @@ class Count(Stage):
 
 
 def recipe(*stages: Stage, seed: int = 0) -> Recipe:
-    return Recipe("toy", TASKS["classification"], "classification", seed, 1, stages or (Write(), Upper(), Count()), Path(), "toy")
+    made = stages or (Write(), Upper(), Count())
+    return Recipe("toy", TASKS["classification"], "classification", seed, 1, made, Path(), "toy")
 
 
 def ran(found: Recipe, folder: Path, selection: Selection | None = None) -> list[str]:
