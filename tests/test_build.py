@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from pathlib import Path
 
+import onnx
+import onnx.parser
 import pytest
 from pydantic import ValidationError
-from small_training import context_in, recipe_in
+from small_training import context_in, invoke, recipe_in
 from tensorrt_graphs import needs_tensorrt_rtx
 
 from engines import ENGINES
@@ -15,7 +18,7 @@ from engines.base import EngineError, Target
 from pipeline import atomic
 from pipeline.artifact import Artifacts, Graph, Graphs
 from pipeline.errors import MachineLacks, NotAcceptable, RecipeError
-from pipeline.recipe import load_recipe
+from pipeline.recipe import built_in_recipes, load_recipe, recipe_from_text
 from pipeline.stages import build as build_module
 from pipeline.stages.build import Build
 from pipeline.stages.calibrate import Calibrate
@@ -41,6 +44,49 @@ def test_a_compute_capability_that_no_machine_builds_for_is_a_mistake_of_the_rec
     said = r"^\[build\.targets\.edge\] TensorRT-RTX [\d.]+ does not build for compute capability 9\.9; choose from 7\.5"
     with pytest.raises(RecipeError, match=said):
         build.require()
+
+
+HEIGHT = "height = { min = 16, opt = 32, max = 128 }, "
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            (HEIGHT, ""),
+            "axis 'height' is dynamic ([export] dynamic), and tensorrt-rtx has to know its sizes: "
+            "add axes.height = { min = …, opt = …, max = … }",
+        ),
+        (
+            ('"height", "width"]', '"width"]'),
+            "axes.height is for an axis that [export] leaves fixed; take it out, or add 'height' to [export] dynamic",
+        ),
+    ],
+)
+def test_sizes_that_do_not_match_the_open_axes_of_the_export_are_a_mistake_of_the_recipe(
+    change: tuple[str, str], said: str, tmp_path: Path
+) -> None:
+    text = built_in_recipes()["digit-canvases"]
+    assert change[0] in text
+    with pytest.raises(RecipeError) as caught:
+        recipe_from_text(text.replace(*change), tmp_path, "own.toml")
+    assert str(caught.value) == f"own.toml: [build.targets.rtx-portable] {said}"
+
+
+@needs_tensorrt_rtx
+def test_the_command_passes_the_sizes_of_each_axis_on(tmp_path: Path) -> None:
+    graph = '<ir_version: 8, opset_import: ["" : 18]> own (float[N, H, W] x) => (float[N, H, W] y) { y = Relu (x) }'
+    onnx.save(onnx.parser.parse_model(graph), tmp_path / "own.onnx")
+    asked = ("build", tmp_path / "own.onnx", "--target", "tensorrt-rtx", "--json")
+    outcome = invoke(*asked, "--axis", "H=4:8:16", "--axis", "W=1:2:4")
+    assert outcome.exit_code == 0
+    assert json.loads(outcome.stdout)["settings"]["axes"] == {
+        "H": {"min": 4, "opt": 8, "max": 16},
+        "W": {"min": 1, "opt": 2, "max": 4},
+    }
+    outcome = invoke(*asked, "--axis", "H=4:8:16")
+    assert outcome.exit_code == 1
+    assert "axis 'W' is dynamic and target 'tensorrt-rtx' does not say its sizes" in outcome.stderr
 
 
 @WITHOUT_DRIVER

@@ -66,8 +66,8 @@ class Stepper:
         self._optimizer = self._optimizer_settings.make(self._trained)
         self._parallel: nn.Module = self._learner
         if self._context.world.size > 1:
-            # Which parameters a user's network leaves out of a step is not known.
-            self._parallel = DistributedDataParallel(self._learner, find_unused_parameters=True)
+            unused = self._leaves_parameters_out(batch, signals)
+            self._parallel = DistributedDataParallel(self._learner, find_unused_parameters=unused)
 
     def step(self, batch: Batch, signals: Signals, step: int, steps: int, epoch: float) -> NDArray[np.float64]:
         """The loss and each term's value, (1 + terms,); raises NotAcceptable where one is not finite."""
@@ -118,6 +118,17 @@ class Stepper:
     def close(self) -> None:
         """Leaves the network as it was found, but for its weights."""
         self._learner.close()
+
+    def _leaves_parameters_out(self, batch: Batch, signals: Signals) -> bool:
+        """Whether a step leaves some parameter without a gradient, which the processes must then know of."""
+        training = self._learner.training
+        self._learner.eval()
+        total, _ = self._learner(batch, signals, 0.0)
+        total.backward()
+        self._learner.train(training)
+        unused = any(parameter.grad is None for parameter in self._trained)
+        self._learner.zero_grad(set_to_none=True)
+        return unused
 
     def _require_finite(self, found: NDArray[np.float64], step: int) -> None:
         if np.isfinite(found).all():

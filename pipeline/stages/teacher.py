@@ -131,6 +131,11 @@ def _scores(network: nn.Module, dataset: Dataset, context: Context, title: str) 
             chance = context.task.chance(labels, len(dataset.classes))
             counted = context.task.counts_samples
             interval = share(statistics[:, 0] > 0) if counted else bootstrap(statistics, context.task.metric_of)
+            if interval.low <= chance < interval.high:
+                context.say(
+                    f"warning: {title}: on the training samples it is not surely better than one answer for all "
+                    f"({interval.value:.1%} against {chance:.1%}): another order of classes, another preprocess?"
+                )
             if interval.high <= chance:
                 raise DataRejected(
                     f"{title}: its {context.task.metric} on the training samples is {interval.value:.1%}, and one "
