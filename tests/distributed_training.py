@@ -47,7 +47,8 @@ def with_group_norm() -> PlainNetwork:
     """Batch norm would see each process's part alone."""
     network = PlainNetwork(1, [4, 8], CLASSES)
     for stage, width in zip(network.stages, (4, 8), strict=True):
-        stage[1] = nn.GroupNorm(2, width)  # type: ignore[index]  # a Sequential, which torch types as a Module
+        assert isinstance(stage, nn.Sequential)
+        stage[1] = nn.GroupNorm(2, width)
     return network.double()
 
 
