@@ -75,7 +75,12 @@ class MultiLabel(Task):
         found = np.where(np.isfinite(logits.astype(np.float64)), logits > 0, labels == 0).astype(np.int64)
         # (samples, classes, 5): true and false positives, true and false negatives, support.
         scores = multilabel_stat_scores(
-            from_numpy(found), from_numpy(labels), labels.shape[1], average=None, multidim_average="samplewise"
+            # It counts sample by sample only where there is another axis to count over.
+            from_numpy(found)[..., None],
+            from_numpy(labels)[..., None],
+            labels.shape[1],
+            average=None,
+            multidim_average="samplewise",
         )
         true_positives, false_positives, _, false_negatives, _ = scores.sum(dim=1).numpy().astype(np.float64).T
         return np.stack([true_positives, false_positives, false_negatives], axis=1)
