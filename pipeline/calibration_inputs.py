@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from pipeline.errors import DataRejected, NotAcceptable, RecipeError
 from pipeline.mistakes import explained
 from pipeline.preprocess import Preprocess
+from pipeline.quantization_settings import CalibrationData
 from pipeline.samples import image_files, read_image
 
 if TYPE_CHECKING:
@@ -72,8 +73,8 @@ def size_of_batches(inputs: Mapping[str, GraphInput], wanted: int) -> int:
     return next(iter(fixed.values()), wanted)
 
 
-def batches_from_npz(path: Path, inputs: Mapping[str, GraphInput], batch_size: int) -> tuple[int, Iterator[Batch]]:
-    """How many samples, and batches of them: one array for each input, samples along the first axis."""
+def data_from_npz(path: Path, inputs: Mapping[str, GraphInput], batch_size: int) -> CalibrationData:
+    """Batches of its samples: one array for each input, samples along the first axis."""
     from calibration.collect import Batch
 
     arrays = _arrays(path)
@@ -97,13 +98,13 @@ def batches_from_npz(path: Path, inputs: Mapping[str, GraphInput], batch_size: i
             ids = [str(index) for index in range(start, min(start + batch_size, total))]
             yield Batch(ids, {name: arrays[name][start : start + batch_size] for name in inputs})
 
-    return total, batches()
+    return CalibrationData(total, batches)
 
 
-def batches_from_images(
+def data_from_images(
     folder: Path, inputs: Mapping[str, GraphInput], batch_size: int, preprocess: Preprocess
-) -> tuple[int, Iterator[Batch]]:
-    """How many images, and batches of them, decoded when they are asked for."""
+) -> CalibrationData:
+    """Batches of its images, decoded when they are asked for."""
     from calibration.collect import Batch
 
     if len(inputs) != 1:
@@ -121,7 +122,7 @@ def batches_from_images(
             wanted.check(images, f"{folder}: an image after preprocessing")
             yield Batch([str(file.relative_to(folder)) for file in part], {name: images})
 
-    return len(files), batches()
+    return CalibrationData(len(files), batches)
 
 
 def preprocess_from_json(path: Path | None) -> Preprocess:

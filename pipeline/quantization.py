@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from calibration import FAMILIES, METHODS
 from calibration.errors import CalibrationError, GraphRefused, PoisonedData
-from engines.machine import cpu_family
 from pipeline.cancellation import Cancellation
-from pipeline.engine_errors import engine_errors_explained
 from pipeline.errors import DataRejected, NotAcceptable
-from pipeline.names import unknown
 from pipeline.progress import Progress
+from pipeline.quantization_settings import CalibrationData, QuantizationSettings, resolved_family
 
 if TYPE_CHECKING:
     import onnx
 
-    from calibration.collect import Batch
     from calibration.placement import Placement
     from calibration.ranges import Ranges
     from calibration.statistics import Sketches
@@ -60,43 +56,14 @@ class Quantized:
             yield f"fp16: {kept} nodes stay FP32; {PLACEMENT} says why"
 
 
-def resolved_family(family: str) -> str:
-    """`cpu` is this machine's."""
-    if family != "cpu":
-        return family
-    with engine_errors_explained("family 'cpu'"):
-        return cpu_family()
-
-
-def checked_method(method: str) -> str:
-    """The method; raises ValueError with the nearest right name."""
-    if method not in METHODS:
-        raise ValueError(unknown("method", method, METHODS))
-    return method
-
-
-def checked_families(families: tuple[str, ...]) -> tuple[str, ...]:
-    """The placement families, `cpu` among them; raises ValueError with the nearest right name."""
-    for family in families:
-        if family not in ("cpu", *FAMILIES):
-            raise ValueError(unknown("family", family, ("cpu", *FAMILIES)))
-    return families
-
-
 def quantized(
     graph: Path,
-    batches: Iterable[Batch],
-    method: str,
-    families: Sequence[str],
-    threads: int,
-    images: int,
+    data: CalibrationData,
+    settings: QuantizationSettings,
     progress: Progress,
     cancellation: Cancellation,
 ) -> Quantized:
-    """`images` is how many the batches hold in all.
-
-    Raises DataRejected for poisoned images, NotAcceptable for a graph that cannot be quantized.
-    """
+    """Raises DataRejected for poisoned images, NotAcceptable for a graph that cannot be quantized."""
     from calibration.collect import collect
     from calibration.placement import place
     from calibration.prepare import prepared
@@ -105,15 +72,15 @@ def quantized(
 
     try:
         model = prepared(_loaded(graph))
-        with progress.phase("calibrating", images) as phase:
+        with progress.phase("calibrating", data.samples) as phase:
 
             def on_batch(done: int) -> None:
                 cancellation.check()
                 phase.reach(done)
 
-            sketches = collect(model, batches, threads=threads, on_batch=on_batch)
-        ranges = ranges_from_sketches(sketches, method)
-        placements = {family: place(model, resolved_family(family)) for family in families}
+            sketches = collect(model, data.batches(), threads=settings.threads, on_batch=on_batch)
+        ranges = ranges_from_sketches(sketches, settings.method)
+        placements = {family: place(model, resolved_family(family)) for family in settings.families}
         int8 = {family: quantize(model, ranges, placement) for family, placement in placements.items()}
         # Half precision must hold every value that was seen, whatever the INT8 method cuts off.
         extremes = ranges_from_sketches(sketches, "minmax")
@@ -124,8 +91,8 @@ def quantized(
         raise NotAcceptable(f"{graph.name}: {error}") from error
     except CalibrationError as error:
         raise DataRejected(str(error)) from error
-    if sketches.images != images:
-        raise DataRejected(f"{sketches.images} images were calibrated, {images} were asked for")
+    if sketches.images != data.samples:
+        raise DataRejected(f"{sketches.images} images were calibrated, {data.samples} were asked for")
     return Quantized(sketches, ranges, int8, float16, placements)
 
 

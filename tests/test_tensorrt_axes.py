@@ -24,6 +24,7 @@ from pipeline.interface import Interface
 from pipeline.parity_check import random_inputs
 from pipeline.progress import QuietProgress
 from pipeline.quantization import model_bytes, quantized
+from pipeline.quantization_settings import CalibrationData, QuantizationSettings
 
 SIZES = AxisProfile(16, 32, 64)
 FAMILIES = ("cpu", "tensorrt-rtx")
@@ -58,7 +59,8 @@ def graphs(
         inputs = random_inputs(interface, zeros, np.random.default_rng(0))
         yield Batch([str(index) for index in range(SAMPLES)], inputs)
 
-    found = quantized(folder / "fp32.onnx", batches(), "minmax", FAMILIES, 1, SAMPLES, QuietProgress(), Cancellation())
+    data, settings = CalibrationData(SAMPLES, batches), QuantizationSettings("minmax", FAMILIES)
+    found = quantized(folder / "fp32.onnx", data, settings, QuietProgress(), Cancellation())
     assert found.float16.model is not None
     for name, model in {"fp16": found.float16.model, **{f"{name}.int8": found.int8[name] for name in FAMILIES}}.items():
         (folder / f"{name}.onnx").write_bytes(model_bytes(model))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from pipeline import atomic
 from pipeline.calibration_inputs import (
     GraphInput,
-    batches_from_images,
-    batches_from_npz,
+    data_from_images,
+    data_from_npz,
     graph_inputs,
     preprocess_from_json,
     size_of_batches,
@@ -20,21 +20,12 @@ from pipeline.cancellation import Cancellation
 from pipeline.errors import RecipeError
 from pipeline.outcome import Outcome
 from pipeline.progress import Progress
-from pipeline.quantization import (
-    PLACEMENT,
-    Quantized,
-    checked_families,
-    checked_method,
-    model_bytes,
-    placement_document,
-    quantized,
-)
+from pipeline.quantization import PLACEMENT, Quantized, model_bytes, placement_document, quantized
+from pipeline.quantization_settings import CalibrationData, QuantizationSettings, checked_families, checked_method
 from pipeline.workspace import disk_errors_explained
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from calibration.collect import Batch
 
 
 @dataclass(frozen=True)
@@ -57,10 +48,8 @@ def quantize(request: QuantizeRequest, progress: Progress, cancellation: Cancell
     _check(request)
     inputs = graph_inputs(request.model)
     batch_size = size_of_batches(inputs, request.batch_size)
-    count, batches = _batches(request, inputs, batch_size)
-    result = quantized(
-        request.model, batches, request.method, request.families, request.threads, count, progress, cancellation
-    )
+    settings = QuantizationSettings(request.method, request.families, request.threads)
+    result = quantized(request.model, _data(request, inputs, batch_size), settings, progress, cancellation)
     folder = request.out or request.model.parent
     files = _write(result, folder, request.model.stem)
     document = {
@@ -91,11 +80,11 @@ def _check(request: QuantizeRequest) -> None:
         )
 
 
-def _batches(request: QuantizeRequest, inputs: Mapping[str, GraphInput], size: int) -> tuple[int, Iterator[Batch]]:
+def _data(request: QuantizeRequest, inputs: Mapping[str, GraphInput], size: int) -> CalibrationData:
     if request.data.is_dir():
         preprocess = preprocess_from_json(request.preprocess)
-        return batches_from_images(request.data, inputs, size, preprocess)
-    return batches_from_npz(request.data, inputs, size)
+        return data_from_images(request.data, inputs, size, preprocess)
+    return data_from_npz(request.data, inputs, size)
 
 
 def _write(result: Quantized, folder: Path, stem: str) -> list[Path]:

@@ -16,13 +16,12 @@ from pipeline.context import Context
 from pipeline.data import Dataset, open_dataset
 from pipeline.errors import DataRejected
 from pipeline.names import checked_distinct
-from pipeline.quantization import (
-    PLACEMENT,
+from pipeline.quantization import PLACEMENT, model_bytes, placement_document, quantized
+from pipeline.quantization_settings import (
+    CalibrationData,
+    QuantizationSettings,
     checked_families,
     checked_method,
-    model_bytes,
-    placement_document,
-    quantized,
     resolved_family,
 )
 from pipeline.stage import Stage
@@ -62,11 +61,8 @@ class Calibrate(Stage):
         indices = self._indices(dataset)
         result = quantized(
             inputs[Graph].model,
-            self._batches(dataset, indices),
-            self.method,
-            self.families,
-            context.threads,
-            len(indices),
+            CalibrationData(len(indices), lambda: self._batches(dataset, indices)),
+            QuantizationSettings(self.method, self.families, context.threads),
             context.progress,
             context.cancellation,
         )

@@ -1,0 +1,57 @@
+"""What a calibration is asked for, and with which data, whether a recipe or a command line asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from calibration import FAMILIES, METHODS
+from engines.machine import cpu_family
+from pipeline.engine_errors import engine_errors_explained
+from pipeline.names import unknown
+
+if TYPE_CHECKING:
+    from calibration.collect import Batch
+
+
+@dataclass(frozen=True)
+class CalibrationData:
+    """The samples, in batches that can be gone through as often as a step asks."""
+
+    samples: int
+    batches: Callable[[], Iterator[Batch]]
+    """All of them, from the first one on, at each call."""
+
+
+@dataclass(frozen=True)
+class QuantizationSettings:
+    """What shapes the graphs, beside the data."""
+
+    method: str
+    families: tuple[str, ...]
+    """As they were asked for: `cpu` is this machine's."""
+    threads: int = 1
+
+
+def resolved_family(family: str) -> str:
+    """`cpu` is this machine's."""
+    if family != "cpu":
+        return family
+    with engine_errors_explained("family 'cpu'"):
+        return cpu_family()
+
+
+def checked_method(method: str) -> str:
+    """The method; raises ValueError with the nearest right name."""
+    if method not in METHODS:
+        raise ValueError(unknown("method", method, METHODS))
+    return method
+
+
+def checked_families(families: tuple[str, ...]) -> tuple[str, ...]:
+    """The placement families, `cpu` among them; raises ValueError with the nearest right name."""
+    for family in families:
+        if family not in ("cpu", *FAMILIES):
+            raise ValueError(unknown("family", family, ("cpu", *FAMILIES)))
+    return families
