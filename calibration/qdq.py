@@ -16,9 +16,7 @@ from calibration.method import Range
 from calibration.names import FreshNames
 from calibration.placement import Activation, Placement, Weight
 from calibration.ranges import Ranges
-
-_LEAST_SCALE = float(np.finfo(np.float32).tiny)
-"""Runtimes flush what is smaller to zero, and divide by it."""
+from calibration.scale import LEAST_SCALE, scale_from_amax, stored_scale
 
 _INT32_BIAS_LIMIT = 2**30
 """A bias keeps one bit of headroom below the accumulator's range."""
@@ -45,9 +43,9 @@ def quantize(model: ModelProto, ranges: Ranges, placement: Placement) -> ModelPr
 def activation_grid(measured: Range, family: Family) -> Grid:
     """The scale and zero-point that cover a range: zero is always representable exactly."""
     if family.symmetric_activations:
-        return Grid(_float32_scale(measured.amax / 127), 0)
+        return Grid(float(scale_from_amax(measured.amax)), 0)
     low, high = min(measured.low, 0.0), max(measured.high, 0.0)
-    scale = _float32_scale((high - low) / 255)
+    scale = float(stored_scale((high - low) / 255))
     offset = round(-low / scale)
     return Grid(scale, offset if family.activation_dtype == "uint8" else offset - 128)
 
@@ -65,18 +63,13 @@ def weight_scales(
     scales = np.where(scales > 0, scales, largest if largest > 0 else 1.0)
     if least is not None:
         scales = np.maximum(scales, least)
-    return np.maximum(scales, _LEAST_SCALE).astype(np.float32)
+    return np.maximum(scales, LEAST_SCALE).astype(np.float32)
 
 
 def _least_weight_scales(bias: NDArray[np.float32], input_scale: float) -> NDArray[np.float64]:
     """(channels,): from here on each bias fits into INT32, and its scale into float32."""
-    bias_scales = np.maximum(np.abs(bias.astype(np.float64)) / _INT32_BIAS_LIMIT, _LEAST_SCALE)
+    bias_scales = np.maximum(np.abs(bias.astype(np.float64)) / _INT32_BIAS_LIMIT, LEAST_SCALE)
     return np.asarray(bias_scales / input_scale, np.float64)
-
-
-def _float32_scale(scale: float) -> float:
-    """The scale as it is stored; a tensor that is all zero has any, so 1."""
-    return float(np.float32(max(scale, _LEAST_SCALE))) if scale > 0 else 1.0
 
 
 def _refusals(placement: Placement) -> str:

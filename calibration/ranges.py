@@ -10,6 +10,7 @@ from pathlib import Path
 from calibration import METHODS
 from calibration.errors import CalibrationError
 from calibration.method import Range
+from calibration.scale import nearest_float32
 from calibration.statistics import Sketches
 
 __all__ = ["Range", "Ranges", "ranges_from_sketches"]
@@ -67,8 +68,13 @@ def ranges_from_sketches(sketches: Sketches, method_name: str) -> Ranges:
     if sketches.images == 0:
         raise CalibrationError("the sketches hold no images; calibrate with at least one")
     method = METHODS[method_name]
-    tensors = {name: method.range_of(sketches.tensors[name]) for name in sorted(sketches.tensors)}
+    tensors = {name: _in_float32(method.range_of(sketches.tensors[name])) for name in sorted(sketches.tensors)}
     return Ranges(method_name, sketches.images, tensors)
+
+
+def _in_float32(chosen: Range) -> Range:
+    """Its ends as runtimes hold them, so that each makes the same scale of them (`calibration.scale`)."""
+    return Range(nearest_float32(chosen.low), nearest_float32(chosen.high))
 
 
 def _range_from_json(name: str, entry: Mapping[str, float]) -> Range:
