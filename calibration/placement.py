@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
 
 from onnx import ModelProto
@@ -42,12 +43,22 @@ class Placement:
         return {"schema_version": 1, **asdict(self)}
 
 
-def place(model: ModelProto, family: str) -> Placement:
-    """Decides for each node of a prepared model whether the family runs it in INT8."""
+def place(model: ModelProto, family: str, spared: Mapping[str, str] = MappingProxyType({})) -> Placement:
+    """Decides for each node of a prepared model whether the family runs it in INT8.
+
+    `spared` are nodes that stay in float whatever the rules say of them, each with its reason. Raises CalibrationError
+    where the family or a spared node is unknown.
+    """
     if family not in FAMILY:
         raise CalibrationError(f"placement family {family!r} is unknown; choose from {', '.join(FAMILY)}")
     graph = Graph(model)
-    sites = place_cpu(graph) if FAMILY[family].rules == "cpu" else place_tensorrt(graph, FAMILY[family])
+    if unknown := spared.keys() - {node.name for node in graph.nodes}:
+        raise CalibrationError(f"node {min(unknown)!r} is to stay in float, but the graph has no node of this name")
+    sites = Sites({name: (False, reason) for name, reason in spared.items()})
+    if FAMILY[family].rules == "cpu":
+        place_cpu(graph, sites)
+    else:
+        place_tensorrt(graph, sites, FAMILY[family])
     return Placement(
         family=family,
         decisions=_decisions(graph, sites.reasons),

@@ -18,17 +18,16 @@ _JOINING_OPERATORS = ("Add", "Concat")
 """onnxruntime has QLinearAdd and QLinearConcat: INT8 in, INT8 out, each input with its own scale."""
 
 
-def place_cpu(graph: Graph) -> Sites:
+def place_cpu(graph: Graph, sites: Sites) -> None:
     """Convolutions from 8 bits to 8 bits, products from 8 bits to float, and what joins 8 bits with 8 bits."""
-    sites = Sites()
-    for node in graph.nodes:
+    undecided = [node for node in graph.nodes if not sites.is_decided(node)]
+    for node in undecided:
         if node.op_type in COMPUTE_OPERATORS:
             _place_compute(graph, sites, node)
-    for node in graph.nodes:
+    for node in undecided:
         if node.op_type not in COMPUTE_OPERATORS:
             _place_between(graph, sites, node)
     _read_dequantized_everywhere(graph, sites)
-    return sites
 
 
 def _place_compute(graph: Graph, sites: Sites, node: NodeProto) -> None:
@@ -58,7 +57,7 @@ def _place_between(graph: Graph, sites: Sites, node: NodeProto) -> None:
         _pass_through(graph, sites, node)
     elif node.op_type in _JOINING_OPERATORS and len(inputs) > 1 and in_8_bits:
         _join(graph, sites, node)
-    elif _is_cut(graph, node) and graph.tail(graph.producer[node.input[0]]) in sites.activations:
+    elif _is_cut(graph, node) and sites.is_quantized(graph.producer[node.input[0]]):
         sites.accept(node, f"part of {graph.producer[node.input[0]].name}: its zero-point does the cutting")
     else:
         sites.refuse(node, f"onnxruntime has no 8-bit {node.op_type} that would pay here")

@@ -22,18 +22,17 @@ _OTHER_REASONS = {
 }
 
 
-def place_tensorrt(graph: Graph, family: Family) -> Sites:
+def place_tensorrt(graph: Graph, sites: Sites, family: Family) -> None:
     """Both operands of each convolution and product or neither; a residual add reads the skip through the same DQ."""
-    sites = Sites()
-    for node in graph.nodes:
+    undecided = [node for node in graph.nodes if not sites.is_decided(node)]
+    for node in undecided:
         if node.op_type in COMPUTE_OPERATORS:
             _place_compute(graph, sites, node)
-    for node in graph.nodes:
+    for node in undecided:
         if node.op_type == "Add":
             _place_residual(graph, sites, node, family)
         elif node.op_type not in COMPUTE_OPERATORS:
             sites.refuse(node, _OTHER_REASONS.get(node.op_type, f"TensorRT has no INT8 {node.op_type} that would pay"))
-    return sites
 
 
 def _place_compute(graph: Graph, sites: Sites, node: NodeProto) -> None:

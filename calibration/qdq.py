@@ -18,6 +18,9 @@ from calibration.placement import Activation, Placement, Weight
 from calibration.ranges import Ranges
 from calibration.scale import LEAST_SCALE, scale_from_amax, stored_scale
 
+_REQUANTIZED_OPERATORS = ("Conv", "ConvTranspose", "Gemm")
+"""Between a DQ and a Q onnxruntime rounds their float weights to 8 bits, one scale for all channels, on its own."""
+
 _INT32_BIAS_LIMIT = 2**30
 """A bias keeps one bit of headroom below the accumulator's range."""
 
@@ -97,6 +100,8 @@ class _Rewriter:
             self._add_pair(activation)
         for weight in self._placement.weights:
             self._add_weight(weight)
+        if self._family.rules == "cpu":
+            self._keep_float_weights()
         result = ModelProto()
         result.CopyFrom(self._model)
         del result.graph.node[:]
@@ -139,6 +144,36 @@ class _Rewriter:
             bias_scales = (np.float32(input_scale) * scales).astype(np.float32)
             integers32 = np.rint(bias.astype(np.float64) / bias_scales).astype(np.int32)
             self._dequantized(weight.bias, integers32, bias_scales, 0, (weight.node, 2))
+
+    def _keep_float_weights(self) -> None:
+        """What stays in float reads an 8-bit input through a DQ of equal scales per channel.
+
+        The values are the same, and onnxruntime (core/optimizer/qdq_transformer/weight_bias_quantization.cc) leaves
+        the weights behind it as they are. Where no dimension is known to be above 1, the float tensor is read.
+        """
+        int8 = set(self._placement.quantized_nodes)
+        for node in self._graph.nodes:
+            tensor, reader = node.input[0] if node.input else "", (node.name, 0)
+            requantized = node.op_type in _REQUANTIZED_OPERATORS and self._graph.tail(node) in self._grids
+            if not requantized or node.name in int8 or reader not in self._inputs:
+                continue
+            shape = self._graph.shape(tensor) or ()
+            axis = next((i for i, size in enumerate(shape) if i > 0 and size is not None and size > 1), None)
+            if axis is None:
+                del self._inputs[reader]
+            else:
+                self._inputs[reader] = self._dequantized_per_channel(tensor, axis, int(shape[axis] or 0))
+
+    def _dequantized_per_channel(self, tensor: str, axis: int, size: int) -> str:
+        quantize, _ = self._heads[tensor][:2]
+        grid, dtype = self._grids[tensor], np.dtype(self._family.activation_dtype)
+        scale = self._constant(f"{tensor}_scales", np.full(size, grid.scale, np.float32))
+        zero_point = self._constant(f"{tensor}_zero_points", np.full(size, grid.zero_point, dtype))
+        output = self._names.like(f"{tensor}_dequantized")
+        node = self._node("DequantizeLinear", [quantize.output[0], scale, zero_point], output)
+        node.attribute.append(helper.make_attribute("axis", axis))
+        self._heads[tensor].append(node)
+        return output
 
     def _dequantized(
         self,

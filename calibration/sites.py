@@ -45,7 +45,7 @@ class Weight:
 
 @dataclass
 class Sites:
-    """What the rules of one family found in one graph."""
+    """What the rules of one family found in one graph; a node that is decided before they look keeps its decision."""
 
     reasons: dict[str, tuple[bool, str]] = field(default_factory=dict)
     activations: dict[str, Activation] = field(default_factory=dict)
@@ -56,6 +56,9 @@ class Sites:
 
     def refuse(self, node: NodeProto, reason: str) -> None:
         self.reasons[node.name] = (False, reason)
+
+    def is_decided(self, node: NodeProto) -> bool:
+        return node.name in self.reasons
 
     def is_quantized(self, node: NodeProto) -> bool:
         return self.reasons.get(node.name, (False, ""))[0]

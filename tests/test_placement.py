@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import onnx
@@ -26,13 +27,15 @@ from engines.base import BatchProfile, Target
 from engines.tensorrt.engine import TensorRTRTX
 
 
-def quantized(model: ModelProto, family: str) -> tuple[ModelProto, Placement]:
+def quantized(
+    model: ModelProto, family: str, spared: Mapping[str, str] = MappingProxyType({})
+) -> tuple[ModelProto, Placement]:
     model = prepared(model)
     source = model.graph.input[0]
     shape = [d.dim_value for d in source.type.tensor_type.shape.dim][1:]
     batch = Batch(["a", "b", "c", "d"], {source.name: images(4, *shape)})
     ranges = ranges_from_sketches(collect(model, [batch], threads=1), "minmax")
-    placement = place(model, family)
+    placement = place(model, family, spared)
     return quantize(model, ranges, placement), placement
 
 
@@ -262,6 +265,65 @@ def test_every_node_has_a_decision_with_a_reason_and_the_document_repeats(family
         "quantized": True,
         "reason": placement.decisions[0].reason,
     }
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_spared_node_stays_float_for_the_reason_given_whatever_the_rules_say(family: str) -> None:
+    model = prepared(residual())
+    placement = place(model, family, {"node_conv_4": "costs too much", "node_add_11": "so does this"})
+    assert reason_of(placement, "node_conv_4") == "costs too much"
+    assert reason_of(placement, "node_add_11") == "so does this"
+    assert "node_conv_4" not in {weight.node for weight in placement.weights}
+    assert set(placement.quantized_nodes) < set(place(model, family).quantized_nodes)
+
+
+def test_on_a_cpu_a_spared_convolution_runs_in_float_with_its_relu_and_is_rounded_for_its_readers_only(
+    tmp_path: Path,
+) -> None:
+    model, placement = quantized(residual(), "cpu-vnni", {"node_conv_7": "costs too much"})
+    assert reason_of(placement, "node_relu_8") == "onnxruntime has no 8-bit Relu that would pay here"
+    found = optimized(model, tmp_path)
+    assert (found["Conv"], found["QLinearConv"]) == (1, 8)
+
+
+def test_on_a_cpu_a_transposed_convolution_between_8_bit_ones_keeps_its_weights(tmp_path: Path) -> None:
+    net = NetworkBuilder()
+    x = net.node("Relu", net.conv("image", 3, 16))
+    weight = net.weight(net.normal(16, 8, 2, 2, scale=0.1))
+    x = net.node("Relu", net.node("ConvTranspose", x, weight, strides=[2, 2], output="up"))
+    net.linear(net.spatial_mean(net.node("Relu", net.conv(x, 8, 16))), 16, 2, output="logits")
+    model, placement = quantized(net.model({"image": ["batch", 3, 8, 8]}, {"logits": ["batch", 2]}), "cpu-vnni")
+    assert {"relu_1", "relu_3"} <= placement.tensors
+    optimized(model, tmp_path)
+    nodes = {node.op_type: node for node in onnx.load(tmp_path / "optimized.onnx").graph.node}
+    assert nodes["ConvTranspose"].input[1] == weight
+
+
+def test_on_a_cpu_float_operators_read_the_float_tensor_where_no_channels_can_carry_scales(tmp_path: Path) -> None:
+    net = NetworkBuilder()
+    x = net.node("Relu", net.conv("image", 3, 1))
+    middle = net.conv(x, 1, 4)
+    net.linear(net.spatial_mean(net.node("Relu", net.conv(middle, 4, 8))), 8, 2, output="logits")
+    network = net.model({"image": ["batch", 3, "h", "w"]}, {"logits": ["batch", 2]})
+    model = prepared(network)
+    ranges = ranges_from_sketches(collect(model, [Batch(["a"], {"image": images(1, 3, 8, 8)})], threads=1), "minmax")
+    placement = place(model, "cpu-vnni", {"node_conv_2": "costs too much"})
+    readers = next(each.readers for each in placement.activations if each.tensor == "relu_1")
+    assert readers == (("node_conv_2", 0),)
+    found = quantize(model, ranges, placement)
+    assert next(node for node in found.graph.node if node.name == "node_conv_2").input[0] == "relu_1"
+    assert optimized(found, tmp_path)["QLinearConv"] == 1
+
+
+def test_for_tensorrt_a_spared_convolution_is_realized_in_float_and_no_other(tmp_path: Path) -> None:
+    model, placement = quantized(residual(), "tensorrt-rtx", {"node_conv_4": "costs too much"})
+    assert reason_of(placement, "node_add_5") == "no INT8 convolution ends in it"
+    assert set(realized(model, tmp_path).float_products) == {"node_conv_4", "node_logits"}
+
+
+def test_a_spared_node_that_the_graph_lacks_is_refused() -> None:
+    with pytest.raises(CalibrationError, match="node 'conv1' is to stay in float, but the graph has no node of this"):
+        place(prepared(residual(widths=(4,))), "cpu-vnni", {"conv1": "typo"})
 
 
 def test_products_that_no_kernel_takes_say_why() -> None:
