@@ -48,6 +48,8 @@ class RealizedLayer:
     onnx_nodes: tuple[str, ...] = ()
     products: tuple[str, ...] = ()
     """Of `onnx_nodes`, the convolutions and matrix products, where they can be told from what was fused in."""
+    dequantizes: bool = False
+    """Whether it takes its 8-bit operands back to float before it multiplies them."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,8 @@ def product_dtype(layer: RealizedLayer) -> str:
         return "unknown"
     if others:
         return max(others, key=lambda dtype: (ITEM_BITS[dtype], dtype))
+    if layer.dequantizes:
+        return next((tensor.dtype for tensor in layer.outputs if tensor.dtype.startswith("float")), "float32")
     return "int8" if len(multiplied) > 1 else "unknown"
 
 

@@ -151,6 +151,21 @@ def _quantize(
     _finish(lambda cancellation: quantize(request, _progress(quiet), cancellation), as_json)
 
 
+@app.command("lint")
+def _lint(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="A Q/DQ graph, whoever wrote it.")],
+    family: Annotated[
+        list[str], typer.Option(help="Placement family; may be repeated: cpu, tensorrt-rtx, tensorrt, …")
+    ],
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 on warnings too.")] = False,
+    as_json: Json_ = False,
+) -> None:
+    """Say what a runtime would take wrongly, or in float, without a word; exit 1 with errors."""
+    from pipeline.commands.lint import LintRequest, lint
+
+    _finish(lambda _: lint(LintRequest(model, tuple(family), strict)), as_json)
+
+
 @app.command("build")
 def _build(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="A graph; its precision is in it.")],

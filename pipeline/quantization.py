@@ -71,7 +71,7 @@ def quantized(
     from calibration.ranges import ranges_from_sketches
 
     try:
-        model = prepared(_loaded(graph))
+        model = prepared(loaded_graph(graph))
         with progress.phase("calibrating", data.samples) as phase:
 
             def on_batch(done: int) -> None:
@@ -96,12 +96,15 @@ def quantized(
     return Quantized(sketches, ranges, int8, float16, placements)
 
 
-def _loaded(graph: Path) -> onnx.ModelProto:
-    """With its weights, wherever they are."""
+def loaded_graph(graph: Path) -> onnx.ModelProto:
+    """With its weights, wherever they are; raises NotAcceptable where they or the graph cannot be read."""
     import onnx
+    from google.protobuf.message import DecodeError
 
     try:
         return onnx.load(graph)
+    except DecodeError as error:
+        raise NotAcceptable(f"{graph}: is no ONNX file ({error}); export it again") from error
     except (onnx.checker.ValidationError, OSError, ValueError) as error:
         raise NotAcceptable(
             f"{graph}: its weights cannot be read ({error}); "

@@ -23,6 +23,8 @@ _KINDS: Mapping[str, Kind] = {
 # Generated kernels that multiply matrices say so in their name alone: `_gemm_mha_v2_myl0_6`, `__myl_FcAdd_myl0_8`.
 _ATTENTION_NAME = re.compile(r"_gemm_mha_")
 _MATMUL_NAME = re.compile(r"_gemm_|__myl_(?:[A-Z][a-z]+)*?Fc(?![a-z])")
+# ... and that they dequantize first: the casts of `__myl_CastMulCastMulCastFc_myl0_1` stand before its product.
+_DEQUANTIZED_NAME = re.compile(r"__myl_(?:[A-Z][a-z]+)*?Cast(?:[A-Z][a-z]+)*?Fc(?![a-z])")
 
 _DTYPES: Mapping[str, str] = {
     **{"float": "float32", "fp32": "float32", "half": "float16", "fp16": "float16", "bfloat16": "bfloat16"},
@@ -118,6 +120,7 @@ def _layer(line: str, products: Mapping[str, Kind]) -> RealizedLayer:
         outputs=lists["Outputs"],
         onnx_nodes=nodes,
         products=tuple(node for node in nodes if node in products) if kind != "other" else (),
+        dequantizes=_DEQUANTIZED_NAME.match(head["name"]) is not None,
     )
 
 
