@@ -141,13 +141,21 @@ def _quantize(
     out: Annotated[Path | None, typer.Option(help="Folder for the results; default beside the model.")] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
     threads: Annotated[int, typer.Option(min=1)] = 1,
+    tensorrt_version: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="X.Y.Z", help="Write a calibration cache for this TensorRT, 8.x to 10.x; may be repeated."
+        ),
+    ] = None,
     as_json: Json_ = False,
     quiet: Quiet_ = False,
 ) -> None:
     """Calibrate an ONNX file and write its INT8 and FP16 graphs."""
     from pipeline.commands.quantize import QuantizeRequest, quantize
 
-    request = QuantizeRequest(model, data, tuple(family), method, preprocess, out, batch_size, threads)
+    request = QuantizeRequest(
+        model, data, tuple(family), method, preprocess, out, batch_size, threads, tuple(tensorrt_version or ())
+    )
     _finish(lambda cancellation: quantize(request, _progress(quiet), cancellation), as_json)
 
 

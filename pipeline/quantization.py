@@ -45,6 +45,8 @@ class Quantized:
     """By family as it was asked for."""
     float16: Float16
     placements: Mapping[str, Placement]
+    measured: onnx.ModelProto
+    """The prepared graph, whose tensors the ranges are of."""
 
     def notes(self) -> Iterator[str]:
         """What a person must know of it."""
@@ -93,7 +95,7 @@ def quantized(
         raise DataRejected(str(error)) from error
     if sketches.images != data.samples:
         raise DataRejected(f"{sketches.images} images were calibrated, {data.samples} were asked for")
-    return Quantized(sketches, ranges, int8, float16, placements)
+    return Quantized(sketches, ranges, int8, float16, placements, model)
 
 
 def loaded_graph(graph: Path) -> onnx.ModelProto:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from calibration import FAMILIES, METHODS
+from calibration.errors import CalibrationError
+from calibration.tensorrt_version import wanted_version
 from engines.machine import cpu_family
 from pipeline.engine_errors import engine_errors_explained
 from pipeline.names import unknown
@@ -32,6 +34,8 @@ class QuantizationSettings:
     families: tuple[str, ...]
     """As they were asked for: `cpu` is this machine's."""
     threads: int = 1
+    cache_versions: tuple[str, ...] = ()
+    """Versions of TensorRT, such as 10.3.0, that a calibration cache is written for."""
 
 
 def resolved_family(family: str) -> str:
@@ -55,3 +59,15 @@ def checked_families(families: tuple[str, ...]) -> tuple[str, ...]:
         if family not in ("cpu", *FAMILIES):
             raise ValueError(unknown("family", family, ("cpu", *FAMILIES)))
     return families
+
+
+def checked_cache_versions(versions: tuple[str, ...]) -> tuple[str, ...]:
+    """Versions of TensorRT, such as 10.3.0; raises ValueError where one takes no cache."""
+    try:
+        named = [wanted_version(version).first_line for version in versions]
+    except CalibrationError as error:
+        raise ValueError(str(error)) from error
+    for index, line in enumerate(named):
+        if line in named[:index]:
+            raise ValueError(f"{versions[index]!r} stands twice; write it once")
+    return versions

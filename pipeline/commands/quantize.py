@@ -21,7 +21,14 @@ from pipeline.errors import RecipeError
 from pipeline.outcome import Outcome
 from pipeline.progress import Progress
 from pipeline.quantization import PLACEMENT, Quantized, model_bytes, placement_document, quantized
-from pipeline.quantization_settings import CalibrationData, QuantizationSettings, checked_families, checked_method
+from pipeline.quantization_settings import (
+    CalibrationData,
+    QuantizationSettings,
+    checked_cache_versions,
+    checked_families,
+    checked_method,
+)
+from pipeline.tensorrt_ranges import write_for_tensorrt
 from pipeline.workspace import disk_errors_explained
 
 if TYPE_CHECKING:
@@ -41,17 +48,26 @@ class QuantizeRequest:
     batch_size: int
     """Where the graph does not fix it."""
     threads: int
+    cache_versions: tuple[str, ...] = ()
+    """Versions of TensorRT that get a calibration cache."""
 
 
 def quantize(request: QuantizeRequest, progress: Progress, cancellation: Cancellation) -> Outcome:
-    """Writes ranges.json, sketches.npz, placement.json, <family>.int8.onnx and, where there is one, fp16.onnx."""
+    """Writes ranges.json, sketches.npz, placement.json, <family>.int8.onnx and, where there is one, fp16.onnx.
+
+    For a TensorRT that takes ranges beside a float graph also fp32.onnx, its table of ranges and its caches.
+    """
     _check(request)
     inputs = graph_inputs(request.model)
     batch_size = size_of_batches(inputs, request.batch_size)
-    settings = QuantizationSettings(request.method, request.families, request.threads)
+    settings = QuantizationSettings(request.method, request.families, request.threads, request.cache_versions)
     result = quantized(request.model, _data(request, inputs, batch_size), settings, progress, cancellation)
     folder = request.out or request.model.parent
     files = _write(result, folder, request.model.stem)
+    with disk_errors_explained(folder):
+        files += write_for_tensorrt(
+            result.measured, result.ranges, settings, request.model, folder, f"{request.model.stem}."
+        )
     document = {
         "model": str(request.model),
         "images": result.sketches.images,
@@ -68,6 +84,7 @@ def _check(request: QuantizeRequest) -> None:
     try:
         checked_method(request.method)
         checked_families(request.families)
+        checked_cache_versions(request.cache_versions)
     except ValueError as error:
         raise RecipeError(str(error)) from error
     for path in (request.model, request.data, *([request.preprocess] if request.preprocess else [])):

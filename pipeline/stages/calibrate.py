@@ -20,11 +20,13 @@ from pipeline.quantization import PLACEMENT, model_bytes, placement_document, qu
 from pipeline.quantization_settings import (
     CalibrationData,
     QuantizationSettings,
+    checked_cache_versions,
     checked_families,
     checked_method,
     resolved_family,
 )
 from pipeline.stage import Stage
+from pipeline.tensorrt_ranges import write_for_tensorrt
 
 if TYPE_CHECKING:
     from calibration.collect import Batch
@@ -35,7 +37,7 @@ class Calibrate(Stage):
     """`[calibrate]`."""
 
     name: ClassVar[str] = "calibrate"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     needs: ClassVar[tuple[type[Artifact], ...]] = (Splits, Graph)
     makes: ClassVar[type[Artifact]] = Graphs
     tools: ClassVar[tuple[str, ...]] = ("onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
@@ -48,6 +50,8 @@ class Calibrate(Stage):
         tuple[str, ...], Field(min_length=1), AfterValidator(checked_families), AfterValidator(checked_distinct)
     ] = ("cpu",)
     """Placement families; `cpu` is this machine's."""
+    tensorrt_cache: Annotated[tuple[str, ...], AfterValidator(checked_cache_versions)] = ()
+    """Versions of TensorRT 8.x to 10.x, such as 10.3.0, that get a calibration cache."""
 
     def surroundings(self) -> Mapping[str, Any]:
         return {
@@ -59,10 +63,11 @@ class Calibrate(Stage):
     def run(self, inputs: Artifacts, target: Path, context: Context) -> None:
         dataset = open_dataset(inputs[Splits], context)
         indices = self._indices(dataset)
+        settings = QuantizationSettings(self.method, self.families, context.threads, self.tensorrt_cache)
         result = quantized(
             inputs[Graph].model,
             CalibrationData(len(indices), lambda: self._batches(dataset, indices)),
-            QuantizationSettings(self.method, self.families, context.threads),
+            settings,
             context.progress,
             context.cancellation,
         )
@@ -73,6 +78,7 @@ class Calibrate(Stage):
             atomic.write_bytes(target / "fp16.onnx", model_bytes(result.float16.model))
         for family, model in result.int8.items():
             atomic.write_bytes(target / f"{family}.int8.onnx", model_bytes(model))
+        write_for_tensorrt(result.measured, result.ranges, settings, inputs[Graph].model, target)
         context.say(f"calibrate: {self.method} over {len(indices)} samples, {len(result.ranges.tensors)} tensors")
         for note in result.notes():
             context.say(f"calibrate: {note}")
