@@ -114,7 +114,7 @@ class CalibrationCache:
 
 def is_usable(scale: np.float32) -> bool:
     """Whether INT8 can have this scale."""
-    return math.isfinite(scale) and scale > 0
+    return math.isfinite(scale) and float(scale) > 0
 
 
 def hexadecimal(scale: np.float32) -> str:

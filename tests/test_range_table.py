@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -22,7 +23,10 @@ from calibration.tensorrt_cache import CalibrationCache, hexadecimal
 from calibration.tensorrt_version import wanted_version
 
 GRAPH = GraphFile("model.fp32.onnx", "ab" * 32)
-NETWORKS = {"residual": (residual, (1, 8, 8)), "attention": (attention, (16, 32))}
+NETWORKS: dict[str, tuple[Callable[[], ModelProto], tuple[int, ...]]] = {
+    "residual": (residual, (1, 8, 8)),
+    "attention": (attention, (16, 32)),
+}
 
 
 @cache
