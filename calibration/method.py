@@ -33,7 +33,10 @@ class Range:
 
 
 class Method(ABC):
-    """One way to choose a range. Stateless; its subclasses are final and one line each in `calibration.METHODS`."""
+    """One way to choose a range. Stateless; its subclasses are final and one line each in `calibration.METHODS`.
+
+    One that has a setting is a frozen dataclass with that one field.
+    """
 
     name: ClassVar[str]
 

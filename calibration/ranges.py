@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from calibration import METHODS
 from calibration.errors import CalibrationError
 from calibration.method import Range
+from calibration.method_text import method_from_text, text_from_method
 from calibration.scale import nearest_float32
 from calibration.statistics import Sketches
 
@@ -61,15 +61,16 @@ class Ranges:
             raise CalibrationError(f"{path}: not a file of ranges ({error!r}); run calibration again") from error
 
 
-def ranges_from_sketches(sketches: Sketches, method_name: str) -> Ranges:
-    """Applies one of `calibration.METHODS` to every tensor; raises CalibrationError where no image was measured."""
-    if method_name not in METHODS:
-        raise CalibrationError(f"calibration method {method_name!r} is unknown; choose from {', '.join(METHODS)}")
+def ranges_from_sketches(sketches: Sketches, method_text: str) -> Ranges:
+    """Applies a method, such as `entropy` or `percentile:99.9`, to every tensor.
+
+    Raises CalibrationError where there is no such method, or where no image was measured.
+    """
+    method = method_from_text(method_text)
     if sketches.images == 0:
         raise CalibrationError("the sketches hold no images; calibrate with at least one")
-    method = METHODS[method_name]
     tensors = {name: _in_float32(method.range_of(sketches.tensors[name])) for name in sorted(sketches.tensors)}
-    return Ranges(method_name, sketches.images, tensors)
+    return Ranges(text_from_method(method), sketches.images, tensors)
 
 
 def _in_float32(chosen: Range) -> Range:

@@ -134,7 +134,7 @@ def _quantize(
     family: Annotated[
         list[str], typer.Option(help="Placement family; may be repeated: cpu, tensorrt-rtx, tensorrt, …")
     ],
-    method: Annotated[str, typer.Option(help="entropy or minmax.")] = "entropy",
+    method: Annotated[str, typer.Option(help="entropy, minmax, mse, or percentile:99.99.")] = "entropy",
     preprocess: Annotated[
         Path | None, typer.Option(help="preprocess.json of a workspace, or a preprocess table as JSON.")
     ] = None,

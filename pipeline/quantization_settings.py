@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from calibration import FAMILIES, METHODS
 from calibration.errors import CalibrationError
+from calibration.method_text import method_from_text, setting_of, text_from_method
 from calibration.tensorrt_version import wanted_version
 from engines.machine import cpu_family
 from pipeline.engine_errors import engine_errors_explained
@@ -46,11 +47,38 @@ def resolved_family(family: str) -> str:
         return cpu_family()
 
 
-def checked_method(method: str) -> str:
-    """The method; raises ValueError with the nearest right name."""
-    if method not in METHODS:
-        raise ValueError(unknown("method", method, METHODS))
-    return method
+def checked_method(method: Any) -> str:
+    """`entropy`, `percentile:99.9` or `{ name = "percentile", percentile = 99.9 }`, as the text of the first two.
+
+    Raises ValueError with what to write instead, the nearest right name among it.
+    """
+    if isinstance(method, Mapping):
+        method = _text_from_table(method)
+    name = method.partition(":")[0] if isinstance(method, str) else None
+    if name is None:
+        raise ValueError(f"method must be a name or a table with a name, found {method!r}")
+    if name not in METHODS:
+        raise ValueError(unknown("method", name, METHODS))
+    try:
+        return text_from_method(method_from_text(method))
+    except CalibrationError as error:
+        raise ValueError(str(error)) from error
+
+
+def _text_from_table(table: Mapping[str, Any]) -> str:
+    name, settings = table.get("name"), {key: value for key, value in table.items() if key != "name"}
+    if not isinstance(name, str):
+        raise ValueError(f"method must be a name or a table with a name, one of {', '.join(sorted(METHODS))}")
+    if name not in METHODS:
+        raise ValueError(unknown("method", name, METHODS))
+    known = setting_of(METHODS[name])
+    for key, value in settings.items():
+        if key != known:
+            keys = ("name", known) if known else ("name",)
+            raise ValueError(f"method '{name}' has no key '{key}'; its keys are {', '.join(keys)}")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"method '{name}': {key} must be a number, found {value!r}")
+    return ":".join((name, *(f"{value!r}" for value in settings.values())))
 
 
 def checked_families(families: tuple[str, ...]) -> tuple[str, ...]:

@@ -163,7 +163,7 @@ def test_a_tensor_that_was_not_measured_is_named() -> None:
 
 
 def test_an_unknown_method_and_an_empty_pass_are_refused() -> None:
-    with pytest.raises(CalibrationError, match="method 'entropi' is unknown; choose from minmax, entropy"):
+    with pytest.raises(CalibrationError, match="'entropi' is unknown; choose from minmax, percentile, entropy, mse"):
         ranges_from_sketches(Sketches(1), "entropi")
     with pytest.raises(CalibrationError, match="the sketches hold no images"):
         ranges_from_sketches(Sketches(), "minmax")
@@ -177,4 +177,4 @@ def test_naming_methods_and_families_loads_neither_onnx_nor_onnxruntime() -> Non
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert found.stdout.strip() == "[]"
     assert FAMILIES == ("cpu-vnni", "cpu-avx2", "cpu-arm64", "tensorrt", "tensorrt-rtx")
-    assert list(METHODS) == ["minmax", "entropy"]
+    assert list(METHODS) == ["minmax", "percentile", "entropy", "mse"]

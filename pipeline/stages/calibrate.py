@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, final
 
 import numpy as np
-from pydantic import AfterValidator, Field, PositiveInt
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt
 
 from engines import ENGINES
 from pipeline import atomic
@@ -42,7 +42,8 @@ class Calibrate(Stage):
     makes: ClassVar[type[Artifact]] = Graphs
     tools: ClassVar[tuple[str, ...]] = ("onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
 
-    method: Annotated[str, AfterValidator(checked_method)] = "entropy"
+    method: Annotated[str, BeforeValidator(checked_method)] = "entropy"
+    """A name, or a table of a name and its setting: `{ name = "percentile", percentile = 99.99 }`."""
     images: Literal["all"] | PositiveInt = "all"
     """How many of the calibration split, from its start."""
     batch_size: PositiveInt = 32
