@@ -42,13 +42,20 @@ def _mismatched_pairs(graph: QdqGraph) -> Found:
 
 
 def _difference(q: Link, dq: Link) -> str | None:
-    if q.scale is not None and dq.scale is not None and not np.array_equal(q.scale.ravel(), dq.scale.ravel()):
+    if q.scale is not None and dq.scale is not None and _differ(q.scale, dq.scale):
         return f"scale ({_shown(q.scale)} against {_shown(dq.scale)})"
     if not np.array_equal(_zero_point(q), _zero_point(dq)):
         return "zero-point"
-    if q.per_channel and q.axis != dq.axis:
+    if q.per_channel and dq.per_channel and q.axis != dq.axis:
         return f"axis ({q.axis} against {dq.axis})"
     return None
+
+
+def _differ(first: NDArray[np.float32], second: NDArray[np.float32]) -> bool:
+    """Whether the scales mean different values: one scale, and the same for each channel, do not."""
+    if first.size != second.size and 1 not in (first.size, second.size):
+        return True
+    return bool((first.ravel() != second.ravel()).any())
 
 
 def _shown(scale: NDArray[np.float32]) -> str:

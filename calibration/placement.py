@@ -14,6 +14,7 @@ from calibration.families import FAMILY
 from calibration.graph import Graph
 from calibration.placement_cpu import place_cpu
 from calibration.placement_tensorrt import place_tensorrt
+from calibration.rules import RULES, SPARED, Rule, Verdict
 from calibration.sites import Activation, Decision, Sites, Weight
 
 __all__ = ["Activation", "Decision", "Placement", "Weight", "place"]
@@ -38,9 +39,14 @@ class Placement:
         """Names of the nodes that are meant to run in INT8."""
         return tuple(decision.node for decision in self.decisions if decision.quantized)
 
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """Those that decided a node, in the order of the graph."""
+        return tuple(RULES[name] for name in dict.fromkeys(decision.rule for decision in self.decisions))
+
     def to_json(self) -> dict[str, Any]:
         """A document for `json.dumps`."""
-        return {"schema_version": 1, **asdict(self)}
+        return {"schema_version": 1, **asdict(self), "rules": {rule.name: asdict(rule) for rule in self.rules}}
 
 
 def place(model: ModelProto, family: str, spared: Mapping[str, str] = MappingProxyType({})) -> Placement:
@@ -54,21 +60,22 @@ def place(model: ModelProto, family: str, spared: Mapping[str, str] = MappingPro
     graph = Graph(model)
     if unknown := spared.keys() - {node.name for node in graph.nodes}:
         raise CalibrationError(f"node {min(unknown)!r} is to stay in float, but the graph has no node of this name")
-    sites = Sites({name: (False, reason) for name, reason in spared.items()})
+    sites = Sites({name: (False, SPARED.says(why=reason)) for name, reason in spared.items()})
     if FAMILY[family].rules == "cpu":
         place_cpu(graph, sites)
     else:
         place_tensorrt(graph, sites, FAMILY[family])
     return Placement(
         family=family,
-        decisions=_decisions(graph, sites.reasons),
+        decisions=_decisions(graph, sites.verdicts),
         activations=tuple(sites.activations[name] for name in _in_graph_order(graph, sites)),
         weights=tuple(sites.weights),
     )
 
 
-def _decisions(graph: Graph, reasons: Mapping[str, tuple[bool, str]]) -> tuple[Decision, ...]:
-    return tuple(Decision(node.name, node.op_type, *reasons[node.name]) for node in graph.nodes)
+def _decisions(graph: Graph, verdicts: Mapping[str, tuple[bool, Verdict]]) -> tuple[Decision, ...]:
+    found = ((node, *verdicts[node.name]) for node in graph.nodes)
+    return tuple(Decision(node.name, node.op_type, yes, why.reason, why.rule) for node, yes, why in found)
 
 
 def _in_graph_order(graph: Graph, sites: Sites) -> Sequence[str]:

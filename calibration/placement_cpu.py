@@ -6,6 +6,18 @@ from onnx import NodeProto
 
 from calibration.graph import Edge, Graph
 from calibration.prepare import COMPUTE_OPERATORS
+from calibration.rules import (
+    CONVOLUTION_8_BITS,
+    CUT_BY_ZERO_POINT,
+    GRAPH_OUTPUT,
+    JOINS_8_BITS,
+    MOVES_8_BITS,
+    NO_8_BIT_CPU,
+    PRODUCT_8_BITS,
+    PRODUCT_TO_FLOAT,
+    READ_IN_FLOAT,
+    Verdict,
+)
 from calibration.sites import (
     PASS_THROUGH_OPERATORS,
     Operands,
@@ -32,7 +44,7 @@ def place_cpu(graph: Graph, sites: Sites) -> None:
 
 def _place_compute(graph: Graph, sites: Sites, node: NodeProto) -> None:
     operands = operands_of(graph, node)
-    if isinstance(operands, str):
+    if isinstance(operands, Verdict):
         sites.refuse(node, operands)
     else:
         _quantize_compute(graph, sites, node, operands)
@@ -42,12 +54,12 @@ def _quantize_compute(graph: Graph, sites: Sites, node: NodeProto, operands: Ope
     sites.read_operands_dequantized(node, operands, bias_of(graph, node))
     if node.op_type == "Conv":
         sites.read_dequantized(graph.tail(node), [])  # without a Q on its output a convolution stays float
-        sites.accept(node, "8 bits in and out: QLinearConv, with the Relu or Clip behind it")
+        sites.accept(node, CONVOLUTION_8_BITS.says())
     elif graph.tail(node) != node.output[0]:
         sites.read_dequantized(graph.tail(node), [])  # else onnxruntime keeps a float product with the Relu
-        sites.accept(node, "8 bits in and out, with the Relu or Clip behind it")
+        sites.accept(node, PRODUCT_8_BITS.says())
     else:
-        sites.accept(node, "8-bit operands, float result: an integer product that scales as it writes")
+        sites.accept(node, PRODUCT_TO_FLOAT.says())
 
 
 def _place_between(graph: Graph, sites: Sites, node: NodeProto) -> None:
@@ -58,30 +70,30 @@ def _place_between(graph: Graph, sites: Sites, node: NodeProto) -> None:
     elif node.op_type in _JOINING_OPERATORS and len(inputs) > 1 and in_8_bits:
         _join(graph, sites, node)
     elif _is_cut(graph, node) and sites.is_quantized(graph.producer[node.input[0]]):
-        sites.accept(node, f"part of {graph.producer[node.input[0]].name}: its zero-point does the cutting")
+        sites.accept(node, CUT_BY_ZERO_POINT.says(before=graph.producer[node.input[0]].name))
     else:
-        sites.refuse(node, f"onnxruntime has no 8-bit {node.op_type} that would pay here")
+        sites.refuse(node, NO_8_BIT_CPU.says(operator=node.op_type))
 
 
 def _pass_through(graph: Graph, sites: Sites, node: NodeProto) -> None:
     if node.output[0] in graph.outputs:
-        sites.refuse(node, "its result is an output of the graph, which is float")
+        sites.refuse(node, GRAPH_OUTPUT.says())
         return
     source = sites.activations[node.input[0]].range_from
     sites.read_dequantized(node.output[0], [], source)
-    sites.accept(node, "moves 8-bit values and keeps their scale")
+    sites.accept(node, MOVES_8_BITS.says())
 
 
 def _join(graph: Graph, sites: Sites, node: NodeProto) -> None:
     tail = graph.tail(node)
     if tail in graph.outputs:
-        sites.refuse(node, "its result is an output of the graph, which is float")
+        sites.refuse(node, GRAPH_OUTPUT.says())
         return
     if not any(_reads_8_bits(sites, edge.node) for edge in graph.readers.get(tail, ())):
-        sites.refuse(node, "only float operators read its result: rounding it to 8 bits would cost and win nothing")
+        sites.refuse(node, READ_IN_FLOAT.says())
         return
     sites.read_dequantized(tail, [])
-    sites.accept(node, f"QLinear{node.op_type}: all it reads is in 8 bits already")
+    sites.accept(node, JOINS_8_BITS.says(operator=node.op_type))
 
 
 def _reads_8_bits(sites: Sites, node: NodeProto) -> bool:

@@ -9,16 +9,32 @@ from onnx import NodeProto
 from calibration.families import Family
 from calibration.graph import Edge, Graph
 from calibration.prepare import COMPUTE_OPERATORS
+from calibration.rules import (
+    ADD_OF_FLOATS,
+    BOTH_OPERANDS,
+    FUSED_ACTIVATION,
+    NO_INT8_TENSORRT,
+    POOL_IN_INT8,
+    REQUANTIZING_KERNEL,
+    RESIDUAL_FLOAT,
+    RESIDUAL_SKIP,
+    SMALL_PRODUCT,
+    TRANSPOSED_CONVOLUTION,
+    Verdict,
+)
 from calibration.sites import Sites, operands_of
 
 _LEAST_PRODUCT_SIZE = 16
 """INT8 tensor cores multiply tiles of 16; a smaller product is padded and loses to float."""
 
-_OTHER_REASONS = {
-    "Relu": "fused with the kernel of the operator before it",
-    "Clip": "fused with the kernel of the operator before it",
-    "MaxPool": "TensorRT moves the Q behind it to before it, and pools in INT8",
-    "ConvTranspose": "TensorRT runs it in float whatever surrounds it",
+_OTHER_RULES = {
+    **dict.fromkeys(("Relu", "Clip"), FUSED_ACTIVATION),
+    "MaxPool": POOL_IN_INT8,
+    "ConvTranspose": TRANSPOSED_CONVOLUTION,
+    **dict.fromkeys(
+        ("LayerNormalization", "Gelu", "Erf", "Sigmoid", "Mul", "HardSwish", "HardSigmoid", "PRelu", "LeakyRelu"),
+        REQUANTIZING_KERNEL,
+    ),
 }
 
 
@@ -32,18 +48,18 @@ def place_tensorrt(graph: Graph, sites: Sites, family: Family) -> None:
         if node.op_type == "Add":
             _place_residual(graph, sites, node, family)
         elif node.op_type not in COMPUTE_OPERATORS:
-            sites.refuse(node, _OTHER_REASONS.get(node.op_type, f"TensorRT has no INT8 {node.op_type} that would pay"))
+            sites.refuse(node, _OTHER_RULES.get(node.op_type, NO_INT8_TENSORRT).says(operator=node.op_type))
 
 
 def _place_compute(graph: Graph, sites: Sites, node: NodeProto) -> None:
     operands = operands_of(graph, node)
-    if isinstance(operands, str):
+    if isinstance(operands, Verdict):
         sites.refuse(node, operands)
     elif (small := _small_dimension(graph, node)) is not None:
-        sites.refuse(node, f"a product with a dimension of {small}, below {_LEAST_PRODUCT_SIZE}: INT8 would be padded")
+        sites.refuse(node, SMALL_PRODUCT.says(size=small))
     else:
         sites.read_operands_dequantized(node, operands)
-        sites.accept(node, "both operands in INT8")
+        sites.accept(node, BOTH_OPERANDS.says())
 
 
 def _small_dimension(graph: Graph, node: NodeProto) -> int | None:
@@ -59,15 +75,15 @@ def _place_residual(graph: Graph, sites: Sites, node: NodeProto, family: Family)
     """The convolution that the add fuses into stays float; the skip is read in INT8 where that saves bytes."""
     mains = _fusing_inputs(graph, sites, node)
     if not mains:
-        sites.refuse(node, "no INT8 convolution ends in it")
+        sites.refuse(node, ADD_OF_FLOATS.says())
         return
     skip = 1 - mains[0]
-    fused = f"fused into {graph.producer[node.input[mains[0]]].name}"
+    conv = graph.producer[node.input[mains[0]]].name
     if node.input[skip] in sites.activations or (len(mains) > 1 and family.quantizes_downsampled_skip):
         sites.read_dequantized(node.input[skip], [Edge(node, skip)])
-        sites.accept(node, f"{fused}; the skip is read in INT8")
+        sites.accept(node, RESIDUAL_SKIP.says(conv=conv))
     else:
-        sites.refuse(node, f"{fused}; the skip is in float, as it comes")
+        sites.refuse(node, RESIDUAL_FLOAT.says(conv=conv))
 
 
 def _fusing_inputs(graph: Graph, sites: Sites, node: NodeProto) -> list[int]:

@@ -7,6 +7,15 @@ from dataclasses import dataclass, field
 from onnx import NodeProto, helper
 
 from calibration.graph import Edge, Graph, attribute
+from calibration.rules import (
+    CONSTANT_FIRST,
+    GEMM_FACTORS,
+    NOT_FLOAT,
+    OUTPUT_HEAD,
+    RUN_TIME_WEIGHT,
+    WEIGHT_RANK,
+    Verdict,
+)
 
 
 @dataclass(frozen=True)
@@ -17,6 +26,8 @@ class Decision:
     operator: str
     quantized: bool
     reason: str
+    rule: str
+    """Its name in `calibration.rules.RULES`, which knows pattern, source and versions."""
 
 
 @dataclass(frozen=True)
@@ -47,21 +58,22 @@ class Weight:
 class Sites:
     """What the rules of one family found in one graph; a node that is decided before they look keeps its decision."""
 
-    reasons: dict[str, tuple[bool, str]] = field(default_factory=dict)
+    verdicts: dict[str, tuple[bool, Verdict]] = field(default_factory=dict)
+    """By node: whether it is quantized, and the rule that says so."""
     activations: dict[str, Activation] = field(default_factory=dict)
     weights: list[Weight] = field(default_factory=list)
 
-    def accept(self, node: NodeProto, reason: str) -> None:
-        self.reasons[node.name] = (True, reason)
+    def accept(self, node: NodeProto, verdict: Verdict) -> None:
+        self.verdicts[node.name] = (True, verdict)
 
-    def refuse(self, node: NodeProto, reason: str) -> None:
-        self.reasons[node.name] = (False, reason)
+    def refuse(self, node: NodeProto, verdict: Verdict) -> None:
+        self.verdicts[node.name] = (False, verdict)
 
     def is_decided(self, node: NodeProto) -> bool:
-        return node.name in self.reasons
+        return node.name in self.verdicts
 
     def is_quantized(self, node: NodeProto) -> bool:
-        return self.reasons.get(node.name, (False, ""))[0]
+        return node.name in self.verdicts and self.verdicts[node.name][0]
 
     def read_operands_dequantized(self, node: NodeProto, operands: Operands, bias: str | None = None) -> None:
         """Gives the node's activations a Q/DQ pair each, and stores its constant operand as INT8."""
@@ -113,36 +125,36 @@ _UNARY_OPERATORS = PASS_THROUGH_OPERATORS | {
 }
 
 
-def operands_of(graph: Graph, node: NodeProto) -> Operands | str:
+def operands_of(graph: Graph, node: NodeProto) -> Operands | Verdict:
     """What the node multiplies, or the reason why it stays in float whatever the runtime."""
     operands = _int8_operands(graph, node)
     if isinstance(operands, Operands) and _is_head(graph, node):
-        return "output head: rounding here reaches the answer directly, and it costs little in float"
+        return OUTPUT_HEAD.says()
     return operands
 
 
-def _int8_operands(graph: Graph, node: NodeProto) -> Operands | str:
+def _int8_operands(graph: Graph, node: NodeProto) -> Operands | Verdict:
     """What the node multiplies, or the reason why no runtime takes it in INT8."""
     if not all(graph.is_float(name) for name in node.input[:2]):
-        return "its operands are not float32"
+        return NOT_FLOAT.says()
     if node.input[0] in graph.initializers:
-        return "its first operand is a constant; INT8 kernels take constants as the second one"
+        return CONSTANT_FIRST.says()
     if node.op_type == "Conv":
-        return Operands((0,), 0) if node.input[1] in graph.initializers else "its weight is computed at run time"
+        return Operands((0,), 0) if node.input[1] in graph.initializers else RUN_TIME_WEIGHT.says()
     if node.op_type == "Gemm":
         return _gemm_operands(graph, node)
     if node.input[1] not in graph.initializers:
         return Operands((0, 1), None)
     rank = len(graph.shape(node.input[1]) or ())
-    return Operands((0,), 1) if rank == 2 else f"its constant operand has rank {rank}; a weight has 2"
+    return Operands((0,), 1) if rank == 2 else WEIGHT_RANK.says(rank=rank)
 
 
-def _gemm_operands(graph: Graph, node: NodeProto) -> Operands | str:
+def _gemm_operands(graph: Graph, node: NodeProto) -> Operands | Verdict:
     if node.input[1] not in graph.initializers:
-        return "its weight is computed at run time"
+        return RUN_TIME_WEIGHT.says()
     factors = {item.name: helper.get_attribute_value(item) for item in node.attribute}
     if factors.get("alpha", 1.0) != 1.0 or factors.get("beta", 1.0) != 1.0 or factors.get("transA", 0):
-        return "it has alpha, beta or transA, which INT8 kernels do not take"
+        return GEMM_FACTORS.says()
     return Operands((0,), 0 if attribute(node, "transB", 0) else 1)
 
 

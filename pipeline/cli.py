@@ -127,13 +127,13 @@ def _new(
 @app.command("quantize")
 def _quantize(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="An FP32 graph.")],
-    data: Annotated[
-        Path,
-        typer.Option(help="Calibration inputs: a .npz with one array an input (batch first), or a folder of images."),
-    ],
     family: Annotated[
         list[str], typer.Option(help="Placement family; may be repeated: cpu, tensorrt-rtx, tensorrt, …")
     ],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Calibration inputs: a .npz with one array an input (batch first), or a folder of images."),
+    ] = None,
     method: Annotated[str, typer.Option(help="entropy, minmax, mse, or percentile:99.99.")] = "entropy",
     preprocess: Annotated[
         Path | None, typer.Option(help="preprocess.json of a workspace, or a preprocess table as JSON.")
@@ -147,14 +147,25 @@ def _quantize(
             metavar="X.Y.Z", help="Write a calibration cache for this TensorRT, 8.x to 10.x; may be repeated."
         ),
     ] = None,
+    show_reasons: Annotated[
+        bool,
+        typer.Option("--explain", help="Print per node whether it is quantized and why; without --data, only that."),
+    ] = False,
     as_json: Json_ = False,
     quiet: Quiet_ = False,
 ) -> None:
     """Calibrate an ONNX file and write its INT8 and FP16 graphs."""
+    from pipeline.commands.explain import explain
     from pipeline.commands.quantize import QuantizeRequest, quantize
 
+    if data is None:
+        if not show_reasons:
+            raise typer.BadParameter("--data is missing; only --explain goes without")
+        _finish(lambda _: explain(model, tuple(family)), as_json)
+        return
+    versions = tuple(tensorrt_version or ())
     request = QuantizeRequest(
-        model, data, tuple(family), method, preprocess, out, batch_size, threads, tuple(tensorrt_version or ())
+        model, data, tuple(family), method, preprocess, out, batch_size, threads, versions, show_reasons
     )
     _finish(lambda cancellation: quantize(request, _progress(quiet), cancellation), as_json)
 

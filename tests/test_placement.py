@@ -264,6 +264,7 @@ def test_every_node_has_a_decision_with_a_reason_and_the_document_repeats(family
         "operator": "Conv",
         "quantized": True,
         "reason": placement.decisions[0].reason,
+        "rule": placement.decisions[0].rule,
     }
 
 

@@ -17,6 +17,7 @@ from pipeline.calibration_inputs import (
     size_of_batches,
 )
 from pipeline.cancellation import Cancellation
+from pipeline.commands.explain import explanation
 from pipeline.errors import RecipeError
 from pipeline.outcome import Outcome
 from pipeline.progress import Progress
@@ -50,6 +51,8 @@ class QuantizeRequest:
     threads: int
     cache_versions: tuple[str, ...] = ()
     """Versions of TensorRT that get a calibration cache."""
+    explain: bool = False
+    """Whether to print the reason of every node, not of the products in float alone."""
 
 
 def quantize(request: QuantizeRequest, progress: Progress, cancellation: Cancellation) -> Outcome:
@@ -77,7 +80,7 @@ def quantize(request: QuantizeRequest, progress: Progress, cancellation: Cancell
         "notes": list(result.notes()),
         "placement": placement_document(result),
     }
-    return Outcome(document, lambda console: _show(console, result, files))
+    return Outcome(document, lambda console: _show(console, request, result, files))
 
 
 def _check(request: QuantizeRequest) -> None:
@@ -124,8 +127,11 @@ def _write(result: Quantized, folder: Path, stem: str) -> list[Path]:
     return files
 
 
-def _show(console: Console, result: Quantized, files: list[Path]) -> None:
+def _show(console: Console, request: QuantizeRequest, result: Quantized, files: list[Path]) -> None:
     for family, placement in result.placements.items():
+        if request.explain:
+            console.print("\n".join(explanation(family, placement)), markup=False, soft_wrap=True)
+            continue
         quantized_nodes = len(placement.quantized_nodes)
         console.print(f"{family}: {quantized_nodes} of {len(placement.decisions)} nodes in INT8", markup=False)
         for decision in placement.decisions:
