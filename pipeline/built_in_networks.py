@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.errors import RecipeError
-from pipeline.interface import MASK, Interface, Shape
+from pipeline.image_networks import EfficientNet, MobileNet, RepVgg, VisionTransformer
+from pipeline.interface import Interface
+from pipeline.network_options import Block, Depth, FeedForward, Heads, Join, Normalization, StemStride, Width, Widths
+from pipeline.network_suitability import only_output, refuse_unless_suited
 
 if TYPE_CHECKING:
     from torch import nn
-
-Width = Annotated[int, Field(ge=1, le=65_536)]
-Widths = Annotated[tuple[Width, ...], Field(min_length=1)]
-Depth = Annotated[int, Field(ge=1, le=1024)]
-Normalization = Literal["batch", "group"]
-"""Group normalization does not depend on the batch, so it is the same however many processes share one."""
-Block = Literal["basic", "bottleneck"]
-StemStride = Literal[1, 2, 4]
 
 SMALLEST_TABLE = 2
 """Of positions: a single one would be added to every token of a longer sequence."""
@@ -55,7 +48,7 @@ class Residual(BaseModel):
         del recipe_folder
         from pipeline.networks import ResidualNetwork
 
-        _refuse_unless_suited(self.name, interface)
+        refuse_unless_suited(self.name, interface)
         return ResidualNetwork(
             interface.inputs[0].shape[0],
             self.widths,
@@ -81,7 +74,7 @@ class Plain(BaseModel):
         del recipe_folder
         from pipeline.networks import PlainNetwork
 
-        _refuse_unless_suited(self.name, interface)
+        refuse_unless_suited(self.name, interface)
         return PlainNetwork(interface.inputs[0].shape[0], self.widths, only_output(interface)[0], self.normalization)
 
 
@@ -96,13 +89,15 @@ class Segmenter(BaseModel):
     name: Literal["segmenter"]
     widths: Widths
     normalization: Normalization = "batch"
+    join: Join = "add"
+    """How the decoder takes what the encoder saw: added to its own, or beside it, as in U-Net."""
 
     def make(self, interface: Interface, recipe_folder: Path) -> nn.Module:
         """A network with fresh weights from torch's random state."""
         del recipe_folder
         from pipeline.networks import SegmentationNetwork
 
-        _refuse_unless_suited(self.name, interface)
+        refuse_unless_suited(self.name, interface)
         channels, height, width = interface.inputs[0].shape
         step = 2 ** (len(self.widths) - 1)
         if height % step or width % step:
@@ -110,7 +105,7 @@ class Segmenter(BaseModel):
                 f"model {self.name}: {len(self.widths)} widths need a height and a width divisible by {step}, the "
                 f"images are {height}x{width}; resize them in [data] preprocess, or give fewer widths"
             )
-        return SegmentationNetwork(channels, self.widths, only_output(interface)[0], self.normalization)
+        return SegmentationNetwork(channels, self.widths, only_output(interface)[0], self.normalization, self.join)
 
 
 class Transformer(BaseModel):
@@ -121,8 +116,8 @@ class Transformer(BaseModel):
     name: Literal["transformer"]
     width: Width
     depth: Depth
-    heads: Annotated[int, Field(ge=1, le=1024)]
-    feed_forward: Annotated[int, Field(ge=1, le=64)] = 4
+    heads: Heads
+    feed_forward: FeedForward = 4
     """Width of the hidden layer of each block, as a multiple of `width`."""
     longest: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Tokens that it takes at most; where it is not given, the length of the data."""
@@ -140,7 +135,7 @@ class Transformer(BaseModel):
         del recipe_folder
         from pipeline.networks import TransformerNetwork
 
-        _refuse_unless_suited(self.name, interface)
+        refuse_unless_suited(self.name, interface)
         length, outputs = interface.inputs[0].shape[0], only_output(interface)
         longest = self.longest or length
         if length > longest:
@@ -168,64 +163,17 @@ class Transformer(BaseModel):
         return nn.Linear(first.shape[1], self.width)
 
 
-NETWORKS: dict[str, type[Residual] | type[Plain] | type[Segmenter] | type[Transformer]] = {
+BuiltInNetwork: TypeAlias = (
+    Residual | Plain | Segmenter | Transformer | MobileNet | EfficientNet | RepVgg | VisionTransformer
+)
+
+NETWORKS: dict[str, type[BuiltInNetwork]] = {
     "residual": Residual,
     "plain": Plain,
     "segmenter": Segmenter,
     "transformer": Transformer,
+    "mobilenet": MobileNet,
+    "efficientnet": EfficientNet,
+    "repvgg": RepVgg,
+    "vision_transformer": VisionTransformer,
 }
-
-
-def interface_in_words(interface: Interface) -> str:
-    """`rows (8, 8), mask (8,) -> logits (10,)`."""
-    inputs = ", ".join(f"{spec.name} {spec.shape}" for spec in interface.inputs)
-    outputs = ", ".join(f"{name} {shape or 'of any shape'}" for name, shape in interface.outputs.items())
-    return f"{inputs} -> {outputs}"
-
-
-def only_output(interface: Interface) -> Shape:
-    """Shape of one sample's output where there is a single one of a known shape, else ()."""
-    shapes = list(interface.outputs.values())
-    return shapes[0] or () if len(shapes) == 1 else ()
-
-
-def _is_image_to_vector(interface: Interface) -> bool:
-    return interface.is_one_image() and len(only_output(interface)) == 1
-
-
-def _is_image_to_image(interface: Interface) -> bool:
-    output = only_output(interface)
-    return interface.is_one_image() and len(output) == 3 and output[1:] == interface.inputs[0].shape[1:]
-
-
-def _is_sequence(interface: Interface) -> bool:
-    first, *others = interface.inputs
-    # Features are floating-point numbers, ids are whole ones.
-    numbers = {1: "iu", 2: "f"}.get(len(first.shape), "")
-    masks = [(spec.name, spec.shape) for spec in others]
-    output = only_output(interface)
-    return (
-        bool(numbers)
-        and np.dtype(first.dtype).kind in numbers
-        and masks in ([], [(MASK, first.shape[:1])])
-        and (len(output) == 1 or (len(output) == 2 and output[0] == first.shape[0]))
-    )
-
-
-SUITS: dict[str, Callable[[Interface], bool]] = {
-    "plain": _is_image_to_vector,
-    "residual": _is_image_to_vector,
-    "segmenter": _is_image_to_image,
-    "transformer": _is_sequence,
-}
-
-
-def _refuse_unless_suited(name: str, interface: Interface) -> None:
-    if SUITS[name](interface):
-        return
-    suited = [other for other, suits in SUITS.items() if suits(interface)]
-    own = 'make one in a file of your own, { file = "models.py:function" }'
-    raise RecipeError(
-        f"model {name}: is not made for {interface_in_words(interface)}; "
-        + (f"use {' or '.join(suited)}, or {own}" if suited else f"no built-in network is: {own}")
-    )

@@ -56,6 +56,9 @@ def _as_exported(
 ) -> onnx.ModelProto:
     import torch
 
+    from pipeline.networks.repvgg import with_merged_branches
+
+    network = with_merged_branches(network)
     examples = _examples(interface, dynamic)
     with _quiet_exporter():
         try:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from pipeline.built_in_networks import interface_in_words, only_output
 from pipeline.errors import MachineLacks, RecipeError, is_out_of_memory
 from pipeline.interface import Interface
 from pipeline.names import unknown
+from pipeline.network_suitability import interface_in_words, only_output
 from pipeline.user_model import checked_options
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator
 
-from pipeline.built_in_networks import NETWORKS, Plain, Residual, Segmenter, Transformer
+from pipeline.built_in_networks import NETWORKS, BuiltInNetwork, Plain
 from pipeline.errors import RecipeError
 from pipeline.interface import Interface, Shape, named_outputs
 from pipeline.library_model import LIBRARIES, LibraryModel
@@ -31,7 +31,7 @@ __all__ = [
     "parameter_count",
 ]
 
-ModelSettings: TypeAlias = Residual | Plain | Segmenter | Transformer | LibraryModel | UserModel
+ModelSettings: TypeAlias = BuiltInNetwork | LibraryModel | UserModel
 
 
 def _model_from_toml(value: Any) -> Any:

@@ -77,7 +77,7 @@ def test_a_key_more_is_named_with_the_table_it_stands_in(place: tuple[str, Path]
 
 @pytest.mark.parametrize("value", ["residual", 3, None, [], {}, {"name": 3}, {"widths": [4]}])
 def test_a_choice_without_a_name_is_told_the_names(value: object) -> None:
-    with pytest.raises(ValueError, match=r"^must be a table with a name, one of plain, residual, seg[a-z]+, tr[a-z]+$"):
+    with pytest.raises(ValueError, match=r"^must be a table with a name, one of efficientnet, [a-z_, ]+transformer$"):
         chosen("network", value, NETWORKS)
 
 

@@ -94,7 +94,11 @@ def test_the_random_state_alone_decides_the_weights() -> None:
             "stem_stride": 2,
             "normalization": "batch",
         },
-        {"name": "segmenter", "widths": [4, 8], "normalization": "batch"},
+        {"name": "segmenter", "widths": [4, 8], "normalization": "batch", "join": "concatenate"},
+        {"name": "mobilenet", "size": "small", "width": 0.5, "stem_stride": 1, "normalization": "group"},
+        {"name": "efficientnet", "width": 1.1, "depth": 1.2, "stem_stride": 2, "normalization": "batch"},
+        {"name": "repvgg", "widths": [4, 8], "depths": [1, 2], "stem_stride": 2},
+        {"name": "vision_transformer", "patch": 4, "width": 12, "depth": 2, "heads": 3, "feed_forward": 2},
         {
             "name": "transformer",
             "width": 8,
@@ -292,7 +296,8 @@ def test_the_trial_leaves_the_network_as_it_was_made(tmp_path: Path) -> None:
 @pytest.mark.parametrize("document", ["residual", 3, {}, {"widths": [4]}, {"name": "plain", "file": "m.py:f"}])
 def test_a_model_is_named_or_comes_from_a_file(document: object) -> None:
     with pytest.raises(
-        ValidationError, match="give either name = one of plain, residual, segmenter, transformer, timm:NAME"
+        ValidationError,
+        match=r"give either name = one of efficientnet, mobilenet, .*, transformer, vision_transformer, timm:NAME",
     ):
         MODEL.validate_python(document)
 

@@ -338,6 +338,7 @@ def test_a_width_that_its_heads_do_not_divide_is_refused() -> None:
         MODEL.validate_python({**SMALL, "heads": 3})
 
 
+FOR_IMAGES = "efficientnet, mobilenet, plain, repvgg, residual, vision_transformer"
 OWN = '{ file = "models.py:function" }'
 CONVOLUTIONAL = {"widths": [4]}
 TWO_IMAGES = Interface(
@@ -359,7 +360,7 @@ LABELLED_ROWS = Interface((of_sequence().inputs[0], InputSpec("extra", "float32"
         (
             of_image(),
             {"name": "segmenter", **CONVOLUTIONAL},
-            f"input (1, 8, 8) -> logits (3,); use plain or residual, or make one in a file of your own, {OWN}",
+            f"input (1, 8, 8) -> logits (3,); use {FOR_IMAGES}, or make one in a file of your own, {OWN}",
         ),
         (
             of_sequence(),
@@ -369,7 +370,7 @@ LABELLED_ROWS = Interface((of_sequence().inputs[0], InputSpec("extra", "float32"
         (
             of_image(),
             SMALL,
-            f"input (1, 8, 8) -> logits (3,); use plain or residual, or make one in a file of your own, {OWN}",
+            f"input (1, 8, 8) -> logits (3,); use {FOR_IMAGES}, or make one in a file of your own, {OWN}",
         ),
         (
             TWO_IMAGES,

@@ -188,20 +188,20 @@ MISTAKES = {
     "network": (
         'name = "plain"',
         'name = "plan"',
-        "[teacher] model: network 'plan' is unknown; did you mean 'plain'? choose from plain, residual, segmenter, "
-        "transformer",
+        "[teacher] model: network 'plan' is unknown; did you mean 'plain'? choose from efficientnet, mobilenet, "
+        "plain, repvgg, residual, segmenter, transformer, vision_transformer",
     ),
     "no network": (
         'model = { name = "plain", widths = [4, 8] }',
         "model = {}",
-        "[teacher] model: give either name = one of plain, residual, segmenter, transformer, "
-        'timm:NAME, torchvision:NAME, or file = "models.py:function"',
+        "[teacher] model: give either name = one of efficientnet, mobilenet, plain, repvgg, residual, segmenter, "
+        'transformer, vision_transformer, timm:NAME, torchvision:NAME, or file = "models.py:function"',
     ),
     "a network by name and by file": (
         'name = "plain"',
         'name = "plain", file = "models.py:make"',
-        "[teacher] model: give either name = one of plain, residual, segmenter, transformer, "
-        'timm:NAME, torchvision:NAME, or file = "models.py:function"',
+        "[teacher] model: give either name = one of efficientnet, mobilenet, plain, repvgg, residual, segmenter, "
+        'transformer, vision_transformer, timm:NAME, torchvision:NAME, or file = "models.py:function"',
     ),
     "a missing network": (
         'model = { name = "plain", widths = [4, 8] }\n',

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
@@ -13,7 +14,7 @@ from pipeline.networks.normalization import normalization_of
 from pipeline.networks.residual import BasicBlock
 
 if TYPE_CHECKING:
-    from pipeline.built_in_networks import Normalization
+    from pipeline.network_options import Join, Normalization
 
 
 class UpBlock(nn.Module):
@@ -34,14 +35,45 @@ class UpBlock(nn.Module):
         return relu(self.norm(self.conv(self.resize(deep))) + skip)
 
 
+class ConcatenatingUpBlock(nn.Module):
+    """Doubles height and width and puts beside it what the encoder saw there, as in U-Net (arXiv 1505.04597).
+
+    Resize and convolution stand for U-Net's transposed convolution, and padding for its cropping.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, normalization: Normalization) -> None:
+        super().__init__()
+        self.resize = nn.Upsample(scale_factor=2.0, mode="nearest")
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, 1, 1, bias=False)
+        self.norm1 = normalization_of(normalization, out_channels)
+        self.conv2 = nn.Conv2d(2 * out_channels, out_channels, 3, 1, 1, bias=False)
+        self.norm2 = normalization_of(normalization, out_channels)
+
+    def forward(self, deep: Tensor, skip: Tensor) -> Tensor:
+        """(batch, in_channels, h / 2, w / 2) and (batch, out_channels, h, w) -> (batch, out_channels, h, w)."""
+        both = torch.cat((relu(self.norm1(self.conv1(self.resize(deep)))), skip), dim=1)
+        return relu(self.norm2(self.conv2(both)))
+
+
+UP_BLOCKS: dict[Join, type[UpBlock] | type[ConcatenatingUpBlock]] = {
+    "add": UpBlock,
+    "concatenate": ConcatenatingUpBlock,
+}
+
+
 class SegmentationNetwork(nn.Module):
-    """Down by a residual block a width, up again by an `UpBlock` each.
+    """Down by a residual block a width, up again by an `UpBlock` each, or by a `ConcatenatingUpBlock`.
 
     Height and width must be divisible by 2 ** (len(widths) - 1).
     """
 
     def __init__(
-        self, in_channels: int, widths: Sequence[int], outputs: int, normalization: Normalization = "batch"
+        self,
+        in_channels: int,
+        widths: Sequence[int],
+        outputs: int,
+        normalization: Normalization = "batch",
+        join: Join = "add",
     ) -> None:
         super().__init__()
         self.stem = nn.Sequential(
@@ -54,7 +86,9 @@ class SegmentationNetwork(nn.Module):
             BasicBlock(narrow, wide, 1 if index == 0 else 2, normalization)
             for index, (narrow, wide) in enumerate(zip(before, widths, strict=True))
         )
-        self.decoder = nn.ModuleList(UpBlock(wide, narrow, normalization) for wide, narrow in pairwise(widths[::-1]))
+        self.decoder = nn.ModuleList(
+            UP_BLOCKS[join](wide, narrow, normalization) for wide, narrow in pairwise(widths[::-1])
+        )
         self.head = nn.Conv2d(widths[0], outputs, 1)
 
     def forward(self, images: Tensor) -> Tensor:
