@@ -11,16 +11,23 @@ Module: TypeAlias = Any
 """`tensorrt` or `tensorrt_rtx`, imported."""
 
 Builder: TypeAlias = Any
+IActivationLayer: TypeAlias = Any
 IBuilderConfig: TypeAlias = Any
+IConstantLayer: TypeAlias = Any
 ICudaEngine: TypeAlias = Any
+IElementWiseLayer: TypeAlias = Any
 IExecutionContext: TypeAlias = Any
 IHostMemory: TypeAlias = Any
 ILayer: TypeAlias = Any
 ILogger: TypeAlias = Any
 INetworkDefinition: TypeAlias = Any
 IOptimizationProfile: TypeAlias = Any
+IPoolingLayer: TypeAlias = Any
 IProgressMonitor: TypeAlias = Any
+IReduceLayer: TypeAlias = Any
+IResizeLayer: TypeAlias = Any
 ITensor: TypeAlias = Any
+IUnaryLayer: TypeAlias = Any
 OnnxParser: TypeAlias = Any
 ParserError: TypeAlias = Any
 Runtime: TypeAlias = Any
