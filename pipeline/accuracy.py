@@ -16,7 +16,7 @@ from pipeline.data import Dataset
 from pipeline.intervals import Interval, bootstrap, bootstrap_ratio, share, share_ratio
 from pipeline.parity import ReferenceSession
 from pipeline.predictions import predictions
-from pipeline.tasks.task import Statistics
+from pipeline.tasks.task import Statistics, Task
 from pipeline.weights import load_network
 
 BATCH_SIZE = 64
@@ -35,6 +35,11 @@ class Predictions:
     """(samples, k)."""
 
 
+def metric_interval(task: Task, statistics: Statistics) -> Interval:
+    """The task's metric over these samples, with its interval."""
+    return share(statistics[:, 0] > 0) if task.counts_samples else bootstrap(statistics, task.metric_over)
+
+
 class TestSplit:
     """The samples that no other stage has seen."""
 
@@ -47,17 +52,15 @@ class TestSplit:
 
     def metric(self, found: Predictions) -> Interval:
         """The task's metric with its interval."""
-        if self._context.task.counts_samples:
-            return share(found.statistics[:, 0] > 0)
-        return bootstrap(found.statistics, self._context.task.metric_of)
+        return metric_interval(self._context.task, found.statistics)
 
     def ratio(self, found: Predictions, reference: Predictions) -> Interval | None:
         """Of the metric to a reference's; None where the reference has nothing to divide by."""
-        if float(self._context.task.metric_of(reference.statistics.sum(axis=0))) <= 0:
+        if self._context.task.score_of(reference.statistics) <= 0:
             return None
         if self._context.task.counts_samples:
             return share_ratio(found.statistics[:, 0] > 0, reference.statistics[:, 0] > 0)
-        return bootstrap_ratio(found.statistics, reference.statistics, self._context.task.metric_of)
+        return bootstrap_ratio(found.statistics, reference.statistics, self._context.task.metric_over)
 
     @property
     def interval_in_words(self) -> str:

@@ -88,12 +88,23 @@ def _errors(examined: Examined) -> Iterator[Finding]:
             f"{len(examined.records)} samples, {len(first)} of them distinct, leave the {empty[0]} split empty; {mend}"
         )
         return
+    yield from _without_labels(examined)
     train = examined.indices("train")
     if _all_equal(examined.samples.labels[train]):
         yield _error(f"every training {examined.samples.noun} has the same label; there is nothing to learn")
     for each in examined.statistics:
         if each.is_image and len(np.intersect1d(each.constant(), train)) == len(train):
             yield _error("every training image is of one value throughout; there is nothing to see")
+
+
+def _without_labels(examined: Examined) -> Iterator[Finding]:
+    """Splits that nothing could be learned from or judged on, though samples are there."""
+    for split, counts in class_counts(examined).items():
+        if split != "calibration" and not counts.any():
+            yield _error(
+                f"no {examined.samples.noun} of the {split} split has a label of any class, so its "
+                f"{examined.task.metric} would mean nothing; give it samples with labels"
+            )
 
 
 def _all_equal(labels: NDArray[np.generic]) -> bool:

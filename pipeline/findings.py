@@ -30,6 +30,15 @@ def accuracy_findings(measured: Mapping[str, Any], chance: float) -> Iterator[Fi
         yield Finding(severity="warning", message=f"{message}: look at the loss terms, their weights and the teacher")
 
 
+def teacher_findings(metrics: Mapping[str, Any]) -> Iterator[Finding]:
+    """What each teacher makes of the samples that it teaches on; `metrics` is the teacher stage's."""
+    metric = metrics["metric"]
+    scores = {"teacher": metrics, **{name: found for name, found in metrics.items() if isinstance(found, Mapping)}}
+    for name, found in scores.items():
+        told = f"{metric} {found['train']:.1%} on training samples; one answer for all reaches {found['chance']:.1%}"
+        yield Finding(severity="note", message=f"{name}: {told}")
+
+
 def timing_findings(measured: Mapping[str, Any]) -> Iterator[Finding]:
     """What a reader of the latencies must know: unsteady clocks, and engines that quantization did not make faster."""
     for name, entries in measured["latency"].items():

@@ -17,8 +17,9 @@ RESAMPLES = 2000
 _Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 
 
-Metric = Callable[[NDArray[np.float64]], NDArray[np.float64]]
-"""From sums, (..., k), to the metric, (...)."""
+Metric = Callable[[NDArray[np.float64], NDArray[np.int64]], NDArray[np.float64]]
+"""From statistics, (samples, k), and how often each sample is counted, (..., samples), to the metric, (...)."""
+DRAWS_AT_ONCE = 50
 
 
 @dataclass(frozen=True)
@@ -57,33 +58,38 @@ def share_ratio(correct: NDArray[np.bool_], reference: NDArray[np.bool_]) -> Int
 
 
 def bootstrap(statistics: NDArray[np.float64], metric: Metric) -> Interval:
-    """Percentile interval over resampled samples of a metric that sums of `statistics`, (samples, k), determine.
+    """Percentile interval over resampled samples of a metric that their `statistics`, (samples, k), determine.
 
     B. Efron, Annals of Statistics 7 (1979) 1.
     """
-    found = float(metric(statistics.sum(axis=0)))
-    low, high = _middle(metric(_resampled_sums(statistics)))
+    found = float(metric(statistics, np.ones(len(statistics), np.int64)))
+    low, high = _middle(_resampled(statistics, metric))
     return Interval(found, min(low, found), max(high, found), len(statistics))
 
 
 def bootstrap_ratio(statistics: NDArray[np.float64], reference: NDArray[np.float64], metric: Metric) -> Interval:
     """Of one engine's metric over the reference's, on the same samples: both are resampled together."""
-    base = float(metric(reference.sum(axis=0)))
+    once = np.ones(len(statistics), np.int64)
+    base = float(metric(reference, once))
     if base <= 0.0:
         raise ValueError("the reference's metric is not above 0; a ratio to it means nothing")
-    found = float(metric(statistics.sum(axis=0))) / base
-    below = metric(_resampled_sums(reference))
+    found = float(metric(statistics, once)) / base
+    below = _resampled(reference, metric)
     usable = below > 0
-    low, high = _middle(metric(_resampled_sums(statistics))[usable] / below[usable])
+    low, high = _middle(_resampled(statistics, metric)[usable] / below[usable])
     return Interval(found, min(low, found), max(high, found), len(statistics))
 
 
-def _resampled_sums(statistics: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(RESAMPLES, k): the same draws for the same number of samples, so that two engines are paired."""
+def _resampled(statistics: NDArray[np.float64], metric: Metric) -> NDArray[np.float64]:
+    """(RESAMPLES,): the same draws for the same number of samples, so that two engines are paired."""
     n = len(statistics)
     random = np.random.Generator(np.random.Philox(key=[0, Stream.RESAMPLES]))
-    # One row at a time: all draws together would take samples x resamples of memory.
-    return np.stack([np.bincount(random.integers(0, n, n), minlength=n) @ statistics for _ in range(RESAMPLES)])
+    found = []
+    # Some at a time: all draws together would take samples x resamples of memory.
+    for _ in range(0, RESAMPLES, DRAWS_AT_ONCE):
+        counts = np.stack([np.bincount(random.integers(0, n, n), minlength=n) for _ in range(DRAWS_AT_ONCE)])
+        found.append(metric(statistics, counts))
+    return np.concatenate(found)
 
 
 def _middle(values: NDArray[np.float64]) -> tuple[float, float]:

@@ -21,7 +21,8 @@ from pipeline.distillation.losses.standardized_kd import StandardizedKD
 from pipeline.distillation.seen import Seen
 from pipeline.interface import Shape
 from pipeline.tasks import TASKS
-from pipeline.tasks.task import Arrays, Outputs, Statistics, Task
+from pipeline.tasks.classification import ratio
+from pipeline.tasks.task import Arrays, Outputs, Statistics, SummedTask
 
 Row = NDArray[np.float64]
 PLAIN = TASKS["classification"]
@@ -51,7 +52,7 @@ WEIGHTS = torch.tensor([0.5, 1.0, 2.0, 0.25, 1.5], dtype=torch.float64)
 
 
 @final
-class ClassAndBoxes(Task):
+class ClassAndBoxes(SummedTask):
     """A user's task, with boxes beside the logits of classification, which alone its own loss and metric look at."""
 
     name = "class-and-boxes"
@@ -82,7 +83,7 @@ class ClassAndBoxes(Task):
         return PLAIN.statistics(outputs, labels)
 
     def metric_of(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
-        return PLAIN.metric_of(sums)
+        return ratio(sums[..., 0], sums[..., 1])
 
     def chance(self, labels: NDArray[Any], classes: int) -> float:
         return PLAIN.chance(labels, classes)

@@ -36,9 +36,9 @@ augment = { rotate_degrees = 5, translate = 0.1, zoom = 0.1 }
 
 [teacher]
 model = { name = "plain", widths = [4, 8] }
-epochs = 2
+epochs = 6
 batch_size = 8
-optimizer = { name = "adamw", learning_rate = 2e-3, weight_decay = 5e-4 }
+optimizer = { name = "adamw", learning_rate = 2e-2, weight_decay = 5e-4 }
 
 [distill]
 model = { name = "residual", widths = [2, 4] }

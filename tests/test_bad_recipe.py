@@ -30,7 +30,7 @@ def refused(*arguments: str | Path, code: int = 2) -> str:
     [
         ("seed = 0", "seed = ", "is not TOML: Invalid value (at line 4, column 8)"),
         ("alpha = 0.3", "alhpa = 0.3", "[distill] losses[0]: 'alhpa' is no key; did you mean 'alpha'?"),
-        ("epochs = 2", 'epochs = "2"', "[teacher] epochs must be a whole number, found '2'"),
+        ("epochs = 6", 'epochs = "2"', "[teacher] epochs must be a whole number, found '2'"),
         ("temperature = 4.0", "temperature = 0", "[distill] losses[0]: temperature must be greater than 0, found 0"),
         (
             '["fp32", "int8"]',
@@ -110,7 +110,7 @@ def test_a_student_with_other_outputs_than_its_teacher_is_refused(tmp_path: Path
     (tmp_path / "models.py").write_text(
         "import torch\n\n\ndef make():\n    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 5))\n"
     )
-    recipe = recipe_in(tmp_path, ('name = "residual", widths = [2, 4]', BY_FILE), ("epochs = 2", "epochs = 1"))
+    recipe = recipe_in(tmp_path, ('name = "residual", widths = [2, 4]', BY_FILE), ("epochs = 6", "epochs = 1"))
     assert refused("run", recipe, "-w", tmp_path / "ws", "--until", "distill") == (
         "model models.py:make: gives logits of (2, 5) for 2 images; the data has 3 classes, so it must be (2, 3)"
     )
@@ -118,7 +118,7 @@ def test_a_student_with_other_outputs_than_its_teacher_is_refused(tmp_path: Path
 
 def test_weights_of_another_teacher_are_a_mistake_of_the_recipe(tmp_path: Path) -> None:
     torch.save(PlainNetwork(1, [4, 8], 7).state_dict(), tmp_path / "teacher.pt")
-    recipe = recipe_in(tmp_path, ("epochs = 2", 'weights = "teacher.pt"'))
+    recipe = recipe_in(tmp_path, ("epochs = 6", 'weights = "teacher.pt"'))
     assert refused("run", recipe, "-w", tmp_path / "ws", "--until", "teacher") == (
         f"{tmp_path / 'teacher.pt'}: does not fit the model: head.weight has shape (7, 8), the model (3, 8); "
         "head.bias has shape (7,), the model (3,)"
@@ -128,13 +128,13 @@ def test_weights_of_another_teacher_are_a_mistake_of_the_recipe(tmp_path: Path) 
 def test_a_teacher_whose_weights_are_not_finite_is_not_acceptable(tmp_path: Path) -> None:
     state = PlainNetwork(1, [4, 8], 3).state_dict()
     torch.save({**state, "head.bias": torch.full((3,), np.nan)}, tmp_path / "teacher.pt")
-    recipe = recipe_in(tmp_path, ("epochs = 2", 'weights = "teacher.pt"'))
+    recipe = recipe_in(tmp_path, ("epochs = 6", 'weights = "teacher.pt"'))
     assert refused("run", recipe, "-w", tmp_path / "ws", "--until", "teacher", code=1) == (
         f"{tmp_path / 'teacher.pt'}: tensor head.bias holds NaN or infinite values; export the weights again"
     )
 
 
 def test_a_training_that_diverges_is_not_acceptable_and_names_its_step(tmp_path: Path) -> None:
-    recipe = recipe_in(tmp_path, ('name = "adamw", learning_rate = 2e-3', 'name = "sgd", learning_rate = 1e30'))
+    recipe = recipe_in(tmp_path, ('name = "adamw", learning_rate = 2e-2', 'name = "sgd", learning_rate = 1e30'))
     found = refused("run", recipe, "-w", tmp_path / "ws", "--until", "teacher", code=1)
     assert found.startswith("teacher: the loss is nan at step 2 (labels nan); lower the learning rate (now 1e+30)")

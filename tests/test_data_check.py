@@ -227,6 +227,16 @@ def test_label_maps_of_the_ground_alone_are_counted(tmp_path: Path) -> None:
     )
 
 
+def test_a_split_whose_samples_have_no_label_at_all_is_rejected(tmp_path: Path) -> None:
+    labels = np.random.default_rng(0).integers(0, 2, (60, 8, 8))
+    labels[OWN_SPLITS == "validation"] = 255
+    data = {**arrays(), "labels": labels, "splits": OWN_SPLITS}
+    assert rejected(tmp_path, data, task="segmentation") == (
+        "[data] no image of the validation split has a label of any class, so its mean IoU would mean nothing; give it "
+        "samples with labels"
+    )
+
+
 def test_quantities_have_no_class_counts(tmp_path: Path) -> None:
     found = findings(tmp_path, {**arrays(), "labels": np.linspace(0, 1, 60)}, task="regression")
     assert not [each for each in found if "rarest" in each]
@@ -281,6 +291,7 @@ def test_data_that_cannot_be_examined_fails_a_check_with_its_reason(tmp_path: Pa
         "samples": None,
         "classes": None,
         "splits": None,
+        "teachers": [],
         "findings": [{"severity": "error", "message": message}],
     }
     assert message in shown(outcome)

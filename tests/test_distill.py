@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from small_training import context_in, splits_in
 
 from pipeline.artifact import Artifacts, Splits, Student, Teacher
 from pipeline.distillation.losses.kd import KD
-from pipeline.networks.plain import PlainNetwork
 from pipeline.stages.distill import Distill
 from pipeline.stages.teacher import TrainTeacher
-from pipeline.weights import load_network, write_weights
+from pipeline.weights import load_network
 
 STUDENT = {"name": "plain", "widths": [4, 8]}
 
 
 def taught(folder: Path, name: str, splits: Splits, **settings: Any) -> Teacher:
     context = context_in(folder / name, recipe_folder=folder)
-    stage = TrainTeacher.model_validate({"epochs": 1, "batch_size": 8, **settings})
+    stage = TrainTeacher.model_validate(
+        {"epochs": 6, "batch_size": 8, "optimizer": {"name": "adamw", "learning_rate": 0.02}, **settings}
+    )
     stage.run(Artifacts([splits]), folder / name, context)
     return Teacher(folder / name)
 
@@ -117,8 +118,8 @@ def test_a_teacher_is_only_ever_asked_frozen_and_in_evaluation_mode(folder: Path
         "def make():\n"
         "    return Strict(1, [4, 8], 3)\n"
     )
-    torch.manual_seed(5)
-    write_weights(folder / "strict.safetensors", PlainNetwork(1, [4, 8], 3).state_dict())
+    known = taught(folder, "known", splits, model={"name": "plain", "widths": [4, 8]})
+    shutil.copy(known.path("teacher.safetensors"), folder / "strict.safetensors")
     strict = taught(folder, "asked", splits, model={"file": "strict.py:make"}, weights="strict.safetensors")
     assert strict.path("teacher.safetensors").read_bytes() == (folder / "strict.safetensors").read_bytes()
     assert strict.path("events.jsonl").read_text() == ""

@@ -70,7 +70,7 @@ def test_a_recipe_that_ends_early_needs_no_later_section(folder: Path) -> None:
 
 
 def test_all_mistakes_are_said_at_once(folder: Path) -> None:
-    text = changed("seed = 0", "sed = 0").replace("epochs = 2", "epochs = 0").replace("opset = 18", "opset = 17")
+    text = changed("seed = 0", "sed = 0").replace("epochs = 6", "epochs = 0").replace("opset = 18", "opset = 17")
     found = mistakes(text, folder)
     assert found[0].startswith("key 'sed' is unknown; did you mean 'seed'? choose from build, ")
     assert found[1:] == [
@@ -242,12 +242,12 @@ MISTAKES = {
         "[teacher] optimizer.name must be 'adamw' or 'sgd', found 'adam'",
     ),
     "an infinite rate": (
-        "learning_rate = 2e-3",
+        "learning_rate = 2e-2",
         "learning_rate = inf",
         "[teacher] optimizer.learning_rate must be a finite number, found inf",
     ),
     "weights": (
-        "epochs = 2",
+        "epochs = 6",
         'weights = "teacher.bin"',
         "[teacher] weights: 'teacher.bin' must end in .safetensors, .pt, .pth",
     ),
@@ -420,7 +420,7 @@ MISTAKES = {
         "[teacher] model.file 'models.py:make': there is no file {folder}/models.py; paths are relative to the recipe",
     ),
     "weights that are not there": (
-        "epochs = 2",
+        "epochs = 6",
         'weights = "teacher.pt"',
         "[teacher] weights 'teacher.pt': there is no file {folder}/teacher.pt; paths are relative to the recipe",
     ),

@@ -12,8 +12,17 @@ from numpy.typing import NDArray
 from torchmetrics import R2Score
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex, MultilabelF1Score
 
+from pipeline.distillation.losses.dist import DIST
+from pipeline.distillation.losses.dkd import DKD
+from pipeline.distillation.losses.kd import KD
+from pipeline.distillation.losses.label_smoothing import LabelSmoothing
+from pipeline.distillation.losses.labels import Labels
+from pipeline.distillation.losses.loss import DistillationLoss
+from pipeline.distillation.losses.standardized_kd import StandardizedKD
+from pipeline.distillation.seen import Seen
 from pipeline.errors import DataRejected, RecipeError
 from pipeline.intervals import bootstrap, bootstrap_ratio
+from pipeline.samples.arrays import ArraySamples
 from pipeline.tasks import TASKS, task_named
 
 RANDOM = np.random.default_rng(0)
@@ -114,6 +123,64 @@ def test_labels_that_a_task_cannot_take_are_rejected(name: str, labels: NDArray[
         TASKS[name].checked_labels(labels, None, 2, "w")
 
 
+SEQUENCES = {
+    "rows": np.zeros((2, 3, 4), np.float32),
+    "mask": np.array([[1, 1, 1], [1, 1, 0]], np.float32),
+}
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([[0, 1], [1, 0]], r"w: labels have shape \(2, 2\) and 'mask' \(2, 3\); give each token a label, -1 where it"),
+        ([[0, 1, 0], [1, 0, 1]], r"w: token 2 of sample 1 is padding \('mask' is 0\) and has label 1; write -1 there"),
+    ],
+)
+def test_labels_of_tokens_that_do_not_fit_their_sequence_are_rejected(labels: list[list[int]], message: str) -> None:
+    task = TASKS["token-classification"]
+    axes = {"rows": ("length", "features"), "mask": ("length",)}
+    with pytest.raises(DataRejected, match=message):
+        ArraySamples({**SEQUENCES, "labels": np.array(labels)}, "w", task, axes)
+    ArraySamples({**SEQUENCES, "labels": np.array([[0, 1, 0], [1, 0, -1]])}, "w", task, axes)
+
+
+@pytest.mark.parametrize(("name", "none"), [("token-classification", -1), ("segmentation", 255)])
+@pytest.mark.parametrize("weights", [None, torch.tensor([0.5, 1.0, 2.0, 0.25], dtype=torch.float64)])
+def test_a_batch_without_any_label_weighs_nothing(name: str, none: int, weights: torch.Tensor | None) -> None:
+    task, (outputs, labels) = TASKS[name], case(name)
+    logits = torch.from_numpy(outputs).double().requires_grad_()
+    loss = task.supervised_loss({"logits": logits}, torch.full(labels.shape, none), weights)
+    (slope,) = torch.autograd.grad(loss, logits)
+    assert loss.item() == 0
+    assert not slope.any()
+    # Where there are labels it is torch's own mean.
+    own = task.supervised_loss({"logits": logits}, torch.from_numpy(labels), weights)
+    rows, wanted = task.logit_rows({"logits": logits}), task.label_rows(torch.from_numpy(labels))
+    torch.testing.assert_close(own, torch.nn.functional.cross_entropy(rows, wanted, weights, ignore_index=-1))
+
+
+@pytest.mark.parametrize("loss", [KD(), DKD(), DIST(), StandardizedKD(), LabelSmoothing(), Labels()])
+def test_no_loss_is_nan_for_tokens_that_are_all_padding_or_have_no_label(loss: DistillationLoss) -> None:
+    random = torch.Generator().manual_seed(0)
+    student = torch.randn(2, 3, CLASSES, generator=random, dtype=torch.float64, requires_grad=True)
+    seen = Seen(
+        student={"logits": student},
+        teacher={"logits": torch.randn(2, 3, CLASSES, generator=random, dtype=torch.float64)},
+        student_features={},
+        teacher_features={},
+        labels=torch.full((2, 3), -1),
+        rows=torch.arange(2),
+        samples=2,
+        task=TASKS["token-classification"],
+        mask=torch.tensor([[1, 1, 0], [1, 0, 0]]),
+        class_weights=torch.ones(CLASSES, dtype=torch.float64),
+    )
+    value = loss.value(seen, None)
+    (slope,) = torch.autograd.grad(value, student)
+    assert value.item() == 0
+    assert not slope.any()
+
+
 def test_a_task_of_the_users_own_is_made_from_its_file(tmp_path: Path) -> None:
     (tmp_path / "tasks.py").write_text(
         "from pipeline.tasks.classification import OneOfSeveral\n\n\n"
@@ -129,10 +196,10 @@ def test_a_task_of_the_users_own_is_made_from_its_file(tmp_path: Path) -> None:
 def test_an_interval_from_resampled_samples_holds_the_value_and_pairs_two_engines() -> None:
     task, (outputs, labels) = TASKS["segmentation"], case("segmentation")
     statistics = task.statistics({"logits": outputs}, labels)
-    found = bootstrap(statistics, task.metric_of)
+    found = bootstrap(statistics, task.metric_over)
     assert found.low < found.value < found.high
-    assert found == bootstrap(statistics, task.metric_of)
-    same = bootstrap_ratio(statistics, statistics, task.metric_of)
+    assert found == bootstrap(statistics, task.metric_over)
+    same = bootstrap_ratio(statistics, statistics, task.metric_over)
     assert (same.value, same.low, same.high) == (1.0, 1.0, 1.0)
     with pytest.raises(ValueError, match="the reference's metric is not above 0"):
-        bootstrap_ratio(statistics, np.zeros_like(statistics), task.metric_of)
+        bootstrap_ratio(statistics, np.zeros_like(statistics), task.metric_over)

@@ -43,7 +43,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Artifacts]:
 
 def taught(folder: Path, name: str, splits: Splits, **settings: Any) -> Teacher:
     stage = TrainTeacher.model_validate(
-        {"model": {"name": "residual", "widths": [4]}, "epochs": 2, "batch_size": 8, **settings}
+        {
+            "model": {"name": "residual", "widths": [4]},
+            "epochs": 6,
+            "batch_size": 8,
+            "optimizer": {"name": "adamw", "learning_rate": 0.03},
+            **settings,
+        }
     )
     stage.run(Artifacts([splits]), folder / name, context_in(folder / name, recipe_folder=folder))
     return Teacher(folder / name)
@@ -103,7 +109,7 @@ def test_what_makes_other_answers_makes_another_cache_and_the_old_one_goes(
     made: tuple[Path, Artifacts], tmp_path: Path
 ) -> None:
     folder, artifacts = made
-    other = taught(folder, "other", artifacts[Splits], epochs=1)
+    other = taught(folder, "other", artifacts[Splits], epochs=7)
     seen = []
     for settings, terms, inputs in (
         (CacheSettings(), FEATURES, None),

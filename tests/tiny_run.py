@@ -23,6 +23,7 @@ split = { train = 0.4, validation = 0.2, calibration = 0.2, test = 0.2 }
 model = { name = "residual", widths = [8, 16] }
 epochs = 2
 batch_size = 32
+optimizer = { name = "adamw", learning_rate = 1e-2 }
 
 [distill]
 model = { name = "residual", widths = [4, 8] }

@@ -1,33 +1,47 @@
-"""`edgestill data check`."""
+"""`edgestill data check`: the samples, and what a teacher that the recipe brings makes of them."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pipeline.cancellation import Cancellation
 from pipeline.context import Context
+from pipeline.data import Dataset
 from pipeline.data_checks import Examined, class_counts
+from pipeline.distillation.trainer import set_up_torch
 from pipeline.errors import DataRejected, RecipeError
+from pipeline.models import make_model
 from pipeline.outcome import Outcome
 from pipeline.progress import Progress
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.reporting.result import Finding
 from pipeline.splits import SPLITS
 from pipeline.stages.data import Data
+from pipeline.stages.teacher import TrainTeacher, teacher_title
+from pipeline.tasks.task import interface_of
+from pipeline.teacher_checks import TeacherScore, teacher_score
+from pipeline.weights import load_weights
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+MOST_JUDGED = 2048
+"""Training samples that a teacher is judged on here: enough to tell it from chance."""
 STYLES = {"note": "", "warning": "yellow", "error": "bold red"}
 
 
 def data_check(
     recipe_name: str, workspace_path: Path | None, progress: Progress, cancellation: Cancellation
 ) -> Outcome:
-    """What the data stage would say of a recipe's data, without writing anything; exit 4 where it would refuse it."""
+    """What a run would say of the data and of trained teachers before it trains, without writing anything.
+
+    Exit 4 where it would refuse either.
+    """
     del workspace_path  # every command takes one; this one reads the data alone
     recipe = load_recipe(recipe_name)
     stage = recipe.stage(Data.name)
@@ -39,16 +53,44 @@ def data_check(
             examined, findings = stage.checked(context)
         except DataRejected as error:
             examined, findings = None, [Finding(severity="error", message=str(error))]
-        # Of a teacher that the recipe brings, its accuracy on the training split is to be checked here.
+        rejected = any(finding.severity == "error" for finding in findings)
+        scores = [] if examined is None or rejected else list(_teacher_scores(recipe, examined, context))
+        findings += map(_finding, scores)
     document = {
         "recipe": recipe.source,
         "samples": None if examined is None else len(examined.records),
         "classes": None if examined is None else list(examined.samples.classes),
         "splits": None if examined is None else _splits(examined),
+        "teachers": [score.to_json() for score in scores],
         "findings": [finding.model_dump() for finding in findings],
     }
     rejected = any(finding.severity == "error" for finding in findings)
     return Outcome(document, lambda console: _show(console, findings), DataRejected.exit_code if rejected else 0)
+
+
+def _teacher_scores(recipe: Recipe, examined: Examined, context: Context) -> Iterator[TeacherScore]:
+    """Of each teacher with weights, on up to MOST_JUDGED training samples spread over the split."""
+    stage = recipe.stage(TrainTeacher.name)
+    if not isinstance(stage, TrainTeacher) or all(each.weights is None for each in stage.teachers()):
+        return
+    set_up_torch(context)
+    specs = tuple(each.spec for each in examined.statistics)
+    interface = interface_of(context.task, specs, len(examined.samples.classes))
+    dataset = Dataset(examined.samples, examined.records, interface, examined.preprocess, context.task.dense)
+    train = dataset.indices("train")
+    some = train[np.linspace(0, len(train) - 1, min(MOST_JUDGED, len(train))).astype(np.int64)]
+    for index, each in enumerate(stage.teachers()):
+        if each.weights is not None:
+            network = make_model(each.model, interface, recipe.folder)
+            load_weights(network, recipe.folder / each.weights)
+            context.cancellation.check()
+            yield teacher_score(network, dataset, some, context, teacher_title(index), trained_here=False)
+
+
+def _finding(score: TeacherScore) -> Finding:
+    if score.at_chance:
+        return Finding(severity="error", message=score.rejected())
+    return Finding(severity="note", message=score.in_words())
 
 
 def _context(recipe: Recipe, progress: Progress, cancellation: Cancellation, folder: Path) -> Context:

@@ -174,13 +174,13 @@ def _class_weights(
     if asked is None:
         return None
     classes = len(dataset.classes)
+    counts = context.task.class_counts(dataset.labels(dataset.indices("train")), classes)
+    if len(counts) == 0:
+        raise RecipeError(f"class_weights: the task {context.task.name} has no classes; take it out")
     if asked != "balanced":
         if len(asked) != classes:
             raise RecipeError(f"class_weights has {len(asked)} values, the data {classes} classes; give one for each")
         return torch.tensor(asked, dtype=torch.float32, device=device)
-    counts = context.task.class_counts(dataset.labels(dataset.indices("train")), classes)
-    if len(counts) == 0:
-        raise RecipeError(f"class_weights: the task {context.task.name} has no classes; take it out")
     # A class that never occurs weighs nothing, and does not change the others' weights.
     weights = np.where(counts > 0, counts.sum() / np.maximum(counts, 1), 0.0)
     return torch.tensor(weights / weights[counts > 0].mean(), dtype=torch.float32, device=device)

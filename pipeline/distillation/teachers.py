@@ -66,13 +66,13 @@ class Teachers:
         }
 
     def _losses(self, outputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
-        """Cross-entropy of each sample's decisions with their labels, (batch,)."""
+        """Cross-entropy of each sample's decisions with their labels, (batch,); 0 where it has none."""
         from torch.nn.functional import cross_entropy
 
-        rows = cross_entropy(
-            self._task.logit_rows(outputs).float(), self._task.label_rows(labels), reduction="none", ignore_index=-1
-        )
-        return rows.reshape(len(labels), -1).mean(dim=1)
+        wanted = self._task.label_rows(labels)
+        rows = cross_entropy(self._task.logit_rows(outputs).float(), wanted, reduction="none", ignore_index=-1)
+        counted = (wanted >= 0).reshape(len(labels), -1).sum(dim=1)
+        return rows.reshape(len(labels), -1).sum(dim=1) / counted.clamp(min=1)
 
 
 def confidence_weights(losses: Sequence[Tensor]) -> Tensor:

@@ -39,6 +39,7 @@ class ArraySamples(Samples):
             check_images(self._images, where)
         count = len(arrays[next(iter(self.axes), IMAGES)])
         self.labels, self.classes = task.checked_labels(arrays[LABELS], arrays.get("classes"), count, where)
+        task.check_labels_fit(self.labels, self._inputs or {IMAGES: arrays[IMAGES]}, where)
         self.splits = checked_splits(arrays["splits"], count, where) if "splits" in arrays else None
 
     def raw(self, index: int) -> Raw:

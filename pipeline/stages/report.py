@@ -23,7 +23,7 @@ from pipeline.artifact import (
 )
 from pipeline.built import BuiltRecord, built_records
 from pipeline.context import Context
-from pipeline.findings import accuracy_findings, timing_findings
+from pipeline.findings import accuracy_findings, teacher_findings, timing_findings
 from pipeline.gates import Gates, gate_results, target_gate
 from pipeline.manifest import read_manifest
 from pipeline.reporting.result import (
@@ -51,7 +51,7 @@ class WriteReport(Stage):
     """`[gates]` is what it holds the measurements against. Closes every recipe that measures."""
 
     name: ClassVar[str] = "report"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     needs: ClassVar[tuple[type[Artifact], ...]] = KINDS
     makes: ClassVar[type[Artifact]] = ReportFiles
     tools: ClassVar[tuple[str, ...]] = ("edgestill", "jinja2")
@@ -96,6 +96,7 @@ class WriteReport(Stage):
             gates=gates,
             findings=(
                 *(Finding(**each) for each in inputs[Splits].json("findings.json")),
+                *teacher_findings(inputs[Teacher].json("metrics.json")),
                 *accuracy_findings(measured, measured["chance"]),
                 *timing_findings(measured),
             ),

@@ -16,11 +16,11 @@ from pipeline.distillation.losses.labels import Labels
 from pipeline.distillation.signals import NoTeacher
 from pipeline.distillation.trainer import fit, set_up_torch, write_events
 from pipeline.distillation.training import Lesson
-from pipeline.errors import DataRejected, RecipeError
-from pipeline.intervals import bootstrap, share
+from pipeline.errors import RecipeError
 from pipeline.models import Model, make_model, model_files, model_tools, parameter_count
 from pipeline.predictions import predictions
 from pipeline.stages.training import TrainingStage
+from pipeline.teacher_checks import teacher_score
 from pipeline.weights import SUFFIXES, load_weights, network_document, write_weights
 
 if TYPE_CHECKING:
@@ -46,12 +46,17 @@ class AnotherTeacher(BaseModel):
     weights: WeightsFile | None = None
 
 
+def teacher_title(index: int) -> str:
+    """What messages call a teacher."""
+    return "teacher" if index == 0 else f"teacher-{index + 1}"
+
+
 @final
 class TrainTeacher(TrainingStage):
     """`[teacher]`."""
 
     name: ClassVar[str] = "teacher"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     needs: ClassVar[tuple[type[Artifact], ...]] = (Splits,)
     makes: ClassVar[type[Artifact]] = Teacher
     tools: ClassVar[tuple[str, ...]] = ("torch", "safetensors", "numpy", "torchmetrics")
@@ -65,7 +70,7 @@ class TrainTeacher(TrainingStage):
 
     def files(self, recipe_folder: Path) -> Mapping[str, Path]:
         files: dict[str, Path] = {}
-        for each in self._teachers():
+        for each in self.teachers():
             files |= model_files(each.model, recipe_folder)
             if each.weights is not None:
                 path = recipe_folder / each.weights
@@ -77,11 +82,11 @@ class TrainTeacher(TrainingStage):
         return files
 
     def more_tools(self) -> tuple[str, ...]:
-        return tuple(tool for each in self._teachers() for tool in model_tools(each.model))
+        return tuple(tool for each in self.teachers() for tool in model_tools(each.model))
 
     def rehearse(self, made: Artifacts, context: Context) -> None:
         interface = read_interface(made[Splits], context)
-        for each in self._teachers():
+        for each in self.teachers():
             network = make_model(each.model, interface, context.recipe_folder)
             if each.weights is not None:
                 load_weights(network, context.recipe_folder / each.weights)
@@ -90,20 +95,21 @@ class TrainTeacher(TrainingStage):
         dataset = open_dataset(inputs[Splits], context)
         events: list[Mapping[str, Any]] = []
         metrics: dict[str, Any] = {"metric": context.task.metric}
-        for index, each in enumerate(self._teachers()):
+        for index, each in enumerate(self.teachers()):
             set_up_torch(context, index)
-            title, files = "teacher" if index == 0 else f"teacher-{index + 1}", teacher_files(index)
+            title, files = teacher_title(index), teacher_files(index)
             network = make_model(each.model, dataset.interface, context.recipe_folder)
             events += self._learn(network, each, dataset, inputs[Splits], context, title)
             write_weights(target / files.weights, network.state_dict())
-            found = _scores(network, dataset, context, title)
+            found = _scores(network, dataset, context, title, trained_here=each.weights is None)
             metrics |= found if index == 0 else {title: found}
             document = network_document(network, each.model, dataset.interface, context.recipe_folder)
             atomic.write_json(target / files.model, document)
         write_events(target / "events.jsonl", events)
         atomic.write_json(target / "metrics.json", metrics)
 
-    def _teachers(self) -> tuple[AnotherTeacher, ...]:
+    def teachers(self) -> tuple[AnotherTeacher, ...]:
+        """The first, and those beside it."""
         return (AnotherTeacher(model=self.model, weights=self.weights), *self.more)
 
     def _learn(
@@ -119,31 +125,17 @@ class TrainTeacher(TrainingStage):
         return list(done.events)
 
 
-def _scores(network: nn.Module, dataset: Dataset, context: Context, title: str) -> dict[str, float]:
-    """Its metric on training and validation samples; raises DataRejected where it is no better than chance."""
-    scores = {}
-    for split in ("train", "validation"):
-        indices = dataset.indices("train" if split == "train" else "validation")
-        labels = dataset.labels(indices)
-        statistics = context.task.statistics(predictions(network, dataset, indices), labels)
-        scores[split] = float(context.task.metric_of(statistics.sum(axis=0)))
-        if split == "train":
-            chance = context.task.chance(labels, len(dataset.classes))
-            counted = context.task.counts_samples
-            interval = share(statistics[:, 0] > 0) if counted else bootstrap(statistics, context.task.metric_of)
-            if interval.low <= chance < interval.high:
-                context.say(
-                    f"warning: {title}: on the training samples it is not surely better than one answer for all "
-                    f"({interval.value:.1%} against {chance:.1%}): another order of classes, another preprocess?"
-                )
-            if interval.high <= chance:
-                raise DataRejected(
-                    f"{title}: its {context.task.metric} on the training samples is {interval.value:.1%}, and one "
-                    f"answer for all would reach {chance:.1%}: there is nothing to learn from it. Has it another order "
-                    "of classes, another [data] preprocess than it was trained with, or too few epochs?"
-                )
+def _scores(network: nn.Module, dataset: Dataset, context: Context, title: str, trained_here: bool) -> dict[str, float]:
+    """Its metric on training and validation samples; raises DataRejected where it is not surely above chance."""
+    train, validation = dataset.indices("train"), dataset.indices("validation")
+    found = teacher_score(network, dataset, train, context, title, trained_here)
+    found.require()
+    scores = {
+        "train": found.found.value,
+        "validation": context.task.score(predictions(network, dataset, validation), dataset.labels(validation)),
+    }
     context.say(
         f"{title}: {parameter_count(network):,} parameters, "
         + ", ".join(f"{split} {context.task.metric} {score:.2%}" for split, score in scores.items())
     )
-    return scores
+    return {**scores, "chance": found.chance}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.errors import DataRejected
 from pipeline.interface import MASK, Shape
 from pipeline.sample_checks import checked_labels, class_names
-from pipeline.tasks.task import Arrays, Outputs, Statistics, Task
+from pipeline.tasks.task import Arrays, Outputs, Statistics, SummedTask
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +29,7 @@ def right(logits: NDArray[Any], labels: NDArray[Any], axis: int) -> NDArray[np.b
     return found
 
 
-class OneOfSeveral(Task):
+class OneOfSeveral(SummedTask):
     """Logits of shape (batch, classes), labels of shape (batch,)."""
 
     metric: ClassVar[str] = "accuracy"
@@ -89,7 +89,7 @@ class SequenceClassification(OneOfSeveral):
 
 
 @final
-class TokenClassification(Task):
+class TokenClassification(SummedTask):
     """One class for each token: logits (batch, length, classes), labels (batch, length), -1 where there is none."""
 
     name: ClassVar[str] = "token-classification"
@@ -119,14 +119,28 @@ class TokenClassification(Task):
             raise DataRejected(f"{where}: no token has a label; number the classes from 0")
         return labels.astype(np.int64), classes or tuple(str(label) for label in range(limit))
 
+    def check_labels_fit(self, labels: NDArray[Any], inputs: Arrays, where: str) -> None:
+        name, array = (MASK, inputs[MASK]) if MASK in inputs else next(iter(inputs.items()))
+        if labels.shape[:2] != array.shape[:2]:
+            raise DataRejected(
+                f"{where}: labels have shape {labels.shape} and '{name}' {array.shape}; give each token a label, "
+                f"{IGNORED} where it has none"
+            )
+        if MASK in inputs and len(padded := np.argwhere((labels != IGNORED) & (array == 0))):
+            sample, token = padded[0]
+            raise DataRejected(
+                f"{where}: token {token} of sample {sample} is padding ('{MASK}' is 0) and has label "
+                f"{labels[sample, token]}; write {IGNORED} there"
+            )
+
     def output_shapes(self, inputs: Mapping[str, Shape], classes: int) -> Mapping[str, Shape | None]:
-        length = inputs[MASK][0] if MASK in inputs else next(iter(inputs.values()))[0]
-        return {LOGITS: (length, classes)}
+        shape = inputs[MASK] if MASK in inputs else next(iter(inputs.values()))
+        if len(shape) not in (1, 2):
+            raise ValueError("a sequence has the axes length, or length and features")
+        return {LOGITS: (shape[0], classes)}
 
     def supervised_loss(self, outputs: Outputs, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-        from torch.nn.functional import cross_entropy
-
-        return cross_entropy(outputs[LOGITS].flatten(0, 1), labels.flatten(), weights, ignore_index=IGNORED)
+        return mean_cross_entropy(outputs[LOGITS].flatten(0, 1), labels.flatten(), weights, IGNORED)
 
     def statistics(self, outputs: Arrays, labels: NDArray[Any]) -> Statistics:
         counted = labels != IGNORED
@@ -148,6 +162,22 @@ class TokenClassification(Task):
 
     def class_counts(self, labels: NDArray[Any], classes: int) -> NDArray[np.int64]:
         return np.bincount(labels[labels != IGNORED], minlength=classes).astype(np.int64)
+
+
+def mean_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None, ignored: int) -> Tensor:
+    """Over the labels that are not `ignored`, each by its class's weight; 0 where a batch has none, not 0 / 0.
+
+    Logits (batch, classes, ...), labels (batch, ...), weights (classes,).
+    """
+    from torch import finfo
+    from torch.nn.functional import cross_entropy
+
+    counted = labels != ignored
+    total = cross_entropy(logits, labels, weights, ignore_index=ignored, reduction="sum")
+    if weights is None:
+        return total / counted.sum().clamp(min=1)
+    weight = (weights[labels.where(counted, 0)] * counted).sum()
+    return total / weight.clamp(min=finfo(weight.dtype).tiny)
 
 
 def ratio(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -12,14 +12,14 @@ from pipeline.errors import DataRejected
 from pipeline.interface import Shape
 from pipeline.sample_checks import class_names
 from pipeline.tasks.classification import LOGITS, ratio
-from pipeline.tasks.task import Arrays, Outputs, Statistics, Task
+from pipeline.tasks.task import Arrays, Outputs, Statistics, SummedTask
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @final
-class MultiLabel(Task):
+class MultiLabel(SummedTask):
     """Logits (batch, classes), each for a class of its own; labels (batch, classes) of 0 and 1.
 
     The metric is F1 over all decisions (micro-averaged), a class taken as present at a logit above 0.

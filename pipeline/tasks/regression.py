@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.errors import DataRejected
 from pipeline.interface import Shape
 from pipeline.sample_checks import class_names
-from pipeline.tasks.task import Arrays, Outputs, Statistics, Task
+from pipeline.tasks.task import Arrays, Outputs, Statistics, SummedTask
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +20,7 @@ VALUES = "values"
 
 
 @final
-class Regression(Task):
+class Regression(SummedTask):
     """Values (batch, quantities), labels of the same shape, float32.
 
     The metric is the share of the labels' variance that is explained (R squared), averaged over the quantities;

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from pipeline.errors import DataRejected
 from pipeline.interface import Shape
 from pipeline.sample_checks import class_names
-from pipeline.tasks.classification import LOGITS, ratio
-from pipeline.tasks.task import Arrays, Outputs, Statistics, Task
+from pipeline.tasks.classification import LOGITS, mean_cross_entropy, ratio
+from pipeline.tasks.task import Arrays, Outputs, Statistics, SummedTask
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +22,7 @@ UNLABELLED = 255
 
 
 @final
-class Segmentation(Task):
+class Segmentation(SummedTask):
     """Logits (batch, classes, height, width), labels (batch, height, width), 255 where a pixel has none.
 
     The metric is the mean over classes of intersection over union, both summed over all images.
@@ -61,9 +61,7 @@ class Segmentation(Task):
         return {LOGITS: (classes, height, width)}
 
     def supervised_loss(self, outputs: Outputs, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-        from torch.nn.functional import cross_entropy
-
-        return cross_entropy(outputs[LOGITS], labels, weights, ignore_index=UNLABELLED)
+        return mean_cross_entropy(outputs[LOGITS], labels, weights, UNLABELLED)
 
     def statistics(self, outputs: Arrays, labels: NDArray[Any]) -> Statistics:
         from torch import from_numpy

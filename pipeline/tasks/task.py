@@ -18,13 +18,16 @@ Outputs = Mapping[str, "Tensor"]
 """By name, batch first."""
 Arrays = Mapping[str, NDArray[Any]]
 Statistics = NDArray[np.float64]
-"""(samples, k): sums over samples are all that the metric needs, so any set of samples can be judged, and resampled."""
+"""(samples, k): of each sample all that the metric needs, so any set of samples can be judged, and resampled."""
+Counts = NDArray[np.int64]
+"""(..., samples): how often each sample is counted."""
 
 
 class Task(ABC):
     """What a task is: its labels, its supervised loss, its metric, how teacher and student outputs pair up.
 
-    Stateless. Outputs and labels are batch first. A user's own task is a subclass, named `task = "tasks.py:MyTask"`.
+    Stateless. Outputs and labels are batch first. A user's own task is a subclass, named `task = "tasks.py:MyTask"`:
+    of `SummedTask` where its metric follows from sums over samples, else of this one.
     """
 
     name: ClassVar[str]
@@ -35,7 +38,10 @@ class Task(ABC):
     has_logits: ClassVar[bool]
     """Whether outputs are logits over classes, which the logit losses compare."""
     dense: ClassVar[bool] = False
-    """Whether a label is an image of the input's height and width, which follows the input's augmentation."""
+    """Whether a label is an image of the input's height and width, which follows the input's augmentation.
+
+    Labels of any other kind stay as they are: where they say places (boxes), augment in the factory that makes them.
+    """
     leaves_out: ClassVar[bool] = False
     """Whether some decisions of a sample may have no label, so that a loss divides by a count of its own."""
     counts_samples: ClassVar[bool] = False
@@ -46,6 +52,10 @@ class Task(ABC):
         self, labels: NDArray[Any], names: NDArray[Any] | None, samples: int, where: str
     ) -> tuple[NDArray[Any], tuple[str, ...]]:
         """Labels as the task stores them, and the names of its classes; raises DataRejected with what to mend."""
+
+    def check_labels_fit(self, labels: NDArray[Any], inputs: Arrays, where: str) -> None:
+        """Raises DataRejected where labels and raw inputs, samples first, say different things of a sample."""
+        del labels, inputs, where
 
     def strata(self, labels: NDArray[Any]) -> NDArray[np.int64]:
         """For each sample the group of which every split gets its share."""
@@ -64,8 +74,11 @@ class Task(ABC):
         """Of each sample; an output that is not finite counts as wrong."""
 
     @abstractmethod
-    def metric_of(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The metric from statistics summed over samples: (..., k) -> (...)."""
+    def metric_over(self, statistics: Statistics, counts: Counts) -> NDArray[np.float64]:
+        """The metric of the samples, each as often as it is counted: (samples, k) and (..., samples) -> (...).
+
+        All counts are 1 for the metric itself; its interval counts as often as each sample was drawn.
+        """
 
     @abstractmethod
     def chance(self, labels: NDArray[Any], classes: int) -> float:
@@ -86,7 +99,22 @@ class Task(ABC):
 
     def score(self, outputs: Arrays, labels: NDArray[Any]) -> float:
         """The metric over all of these samples."""
-        return float(self.metric_of(self.statistics(outputs, labels).sum(axis=0)))
+        return self.score_of(self.statistics(outputs, labels))
+
+    def score_of(self, statistics: Statistics) -> float:
+        """The metric over all of these samples, from their statistics."""
+        return float(self.metric_over(statistics, np.ones(len(statistics), np.int64)))
+
+
+class SummedTask(Task, ABC):
+    """A task whose metric follows from sums over samples, such as what is right and what there is."""
+
+    def metric_over(self, statistics: Statistics, counts: Counts) -> NDArray[np.float64]:
+        return self.metric_of(counts @ statistics)
+
+    @abstractmethod
+    def metric_of(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The metric from statistics summed over samples: (..., k) -> (...)."""
 
 
 def interface_of(task: Task, inputs: tuple[Any, ...], classes: int) -> Interface:
