@@ -134,6 +134,9 @@ def _quantize(
         Path | None,
         typer.Option(help="Calibration inputs: a .npz with one array an input (batch first), or a folder of images."),
     ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="A calibration cache of TensorRT, in place of --data: its scales, bit for bit.")
+    ] = None,
     method: Annotated[str, typer.Option(help="entropy, minmax, mse, or percentile:99.99.")] = "entropy",
     preprocess: Annotated[
         Path | None, typer.Option(help="preprocess.json of a workspace, or a preprocess table as JSON.")
@@ -158,9 +161,17 @@ def _quantize(
     from pipeline.commands.explain import explain
     from pipeline.commands.quantize import QuantizeRequest, quantize
 
+    if cache is not None:
+        from pipeline.commands.quantize_cache import CacheRequest, quantize_cache
+
+        if data is not None or preprocess is not None:
+            raise typer.BadParameter("--cache takes the place of --data and --preprocess; leave them out")
+        converted = CacheRequest(model, cache, tuple(family), out, tuple(tensorrt_version or ()), show_reasons)
+        _finish(lambda _: quantize_cache(converted), as_json)
+        return
     if data is None:
         if not show_reasons:
-            raise typer.BadParameter("--data is missing; only --explain goes without")
+            raise typer.BadParameter("--data is missing; only --explain and --cache go without")
         _finish(lambda _: explain(model, tuple(family)), as_json)
         return
     versions = tuple(tensorrt_version or ())
