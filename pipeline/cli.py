@@ -68,6 +68,13 @@ def _run(
     force: Annotated[
         list[str] | None, typer.Option(metavar="STAGE", help="Run it even if nothing changed; may be repeated.")
     ] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PLACE",
+            help="Show the trainings' curves too: tensorboard=FOLDER, mlflow=URI or FOLDER; may be repeated.",
+        ),
+    ] = None,
     as_json: Json_ = False,
     quiet: Quiet_ = False,
 ) -> None:
@@ -77,7 +84,8 @@ def _run(
         from pipeline.commands.run import run
         from pipeline.selection import Selection
 
-        return run(recipe, workspace, Selection(from_, until, frozenset(force or ())), _progress(quiet), cancellation)
+        selection = Selection(from_, until, frozenset(force or ()))
+        return run(recipe, workspace, selection, _progress(quiet), cancellation, tuple(track or ()))
 
     _finish(command, as_json)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from pipeline.cancellation import Cancellation
 from pipeline.progress import Progress
 from pipeline.tasks.task import Task
+from pipeline.tracking.tracking import StageTracking
 from pipeline.world import World
 
 
@@ -35,6 +36,8 @@ class Context:
 
     world: World = field(default_factory=World)
     """The processes that train together."""
+    tracking: StageTracking = field(default_factory=StageTracking)
+    """Where the curves of trainings can be watched; the leader's alone has trackers."""
 
     def say(self, line: str) -> None:
         """A line for the person who watches and for the log."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from engines.machine import this_machine
-from pipeline.artifact import Artifacts, Splits
+from pipeline.artifact import Artifact, Artifacts, Splits
 from pipeline.cancellation import Cancellation
 from pipeline.context import Context
 from pipeline.crew import announce, dismiss
@@ -21,6 +22,8 @@ from pipeline.recipe import Recipe
 from pipeline.selection import Selection, order_check, selected
 from pipeline.stage import Stage
 from pipeline.stage_memory import StageMemory
+from pipeline.stages.training import TrainingStage
+from pipeline.tracking.tracking import StageTracking, Tracking
 from pipeline.workspace import CACHE, CHECKPOINTS, DIGESTS, Workspace, disk_errors_explained
 from pipeline.world import World
 
@@ -45,6 +48,7 @@ def run(
     cancellation: Cancellation,
     selection: Selection | None = None,
     world: World | None = None,
+    tracking: Tracking | None = None,
 ) -> tuple[StageRun, ...]:
     """Runs the selected stages that are stale, in order. What was finished when it raises stays finished."""
     order_check(recipe.stages)
@@ -53,16 +57,23 @@ def run(
     for stage in recipe.stages[first:end]:
         stage.require()
     with workspace.lock(), disk_errors_explained(workspace.path):
-        runs = _Run(recipe, workspace, progress, cancellation, world or World()).stages(first, end, selection)
+        work = _Run(recipe, workspace, progress, cancellation, world or World(), tracking or Tracking())
+        runs = work.stages(first, end, selection)
         dismiss(world or World())
         return runs
 
 
 class _Run:
     def __init__(
-        self, recipe: Recipe, workspace: Workspace, progress: Progress, cancellation: Cancellation, world: World
+        self,
+        recipe: Recipe,
+        workspace: Workspace,
+        progress: Progress,
+        cancellation: Cancellation,
+        world: World,
+        tracking: Tracking,
     ) -> None:
-        self._recipe, self._workspace, self._world = recipe, workspace, world
+        self._recipe, self._workspace, self._world, self._tracking = recipe, workspace, world, tracking
         self._progress, self._cancellation = progress, cancellation
         self._digests = UserFileDigests(workspace.path / DIGESTS)
         self._made: dict[str, str] = {}
@@ -102,6 +113,7 @@ class _Run:
             self._progress.say(f"{index:02d} {stage.name}: nothing changed, skipped")
         self._made[stage.makes.__name__] = manifest.digest
         self._artifacts = self._artifacts.and_(stage.makes(folder))
+        self._track(stage, key, self._artifacts[stage.makes])
         return StageRun(stage.name, ran, folder, manifest.seconds, damage)
 
     def _found(self, folder: Path, key: str) -> tuple[Manifest | None, str | None]:
@@ -129,13 +141,14 @@ class _Run:
     def _work(self, index: int, stage: Stage, folder: Path, key: str, parts: dict[str, Any]) -> Manifest:
         self._progress.say(f"{index:02d} {stage.name}")
         partial = self._workspace.begin(folder)
-        self._rehearse(index, self._context(partial))
+        context = replace(self._context(partial), tracking=self._tracking_of(stage, key))
+        self._rehearse(index, context)
         if stage.collective:
-            announce(self._world, index, self._artifacts.only(stage.needs), self._context(partial))
+            announce(self._world, index, self._artifacts.only(stage.needs), context)
         started_s = time.monotonic()
         with StageMemory() as memory:
             try:
-                stage.run(self._artifacts.only(stage.needs), partial, self._context(partial))
+                stage.run(self._artifacts.only(stage.needs), partial, context)
             except Exception:
                 # Ctrl-C ends child processes too: what the stage then stumbles over is not its own failure.
                 self._cancellation.check()
@@ -163,6 +176,20 @@ class _Run:
         self._rehearsed = True
         for stage in self._recipe.stages[index : self._end]:
             stage.rehearse(self._artifacts, context)
+
+    def _track(self, stage: Stage, key: str, made: Artifact) -> None:
+        """Trackers get what they lack of a stage's trainings, whether it ran or was skipped."""
+        if self._tracking.asked and isinstance(stage, TrainingStage):
+            events = [json.loads(line) for line in made.path("events.jsonl").read_text("utf-8").splitlines()]
+            for title, settings in stage.trained(made).items():
+                of_it = [event for event in events if event["phase"] == title]
+                self._tracking_of(stage, key).but(**settings).replay(title, of_it)
+
+    def _tracking_of(self, stage: Stage, key: str) -> StageTracking:
+        recipe = self._recipe
+        settings = {"task": recipe.task_name, "seed": recipe.seed, "threads": recipe.threads}
+        settings |= stage.model_dump(mode="json", exclude_none=True)
+        return StageTracking(self._tracking, recipe.name, key, recipe.task.metric, settings)
 
     def _context(self, partial: Path) -> Context:
         recipe = self._recipe

@@ -22,6 +22,8 @@ DISTRIBUTIONS = {
     "tensorrt_rtx": "edgestill[rtx]",
     "tensorrt": "edgestill[tensorrt]",
     "pycuda": "edgestill[pycuda]",
+    "tensorboard": "edgestill[tensorboard]",
+    "mlflow-skinny": "edgestill[mlflow]",
 }
 
 

@@ -21,6 +21,8 @@ from pipeline.recipe import Recipe, load_recipe
 from pipeline.reporting.result import Report
 from pipeline.selection import Selection
 from pipeline.status import verified_artifacts
+from pipeline.tracking import opened
+from pipeline.tracking.tracking import Tracking
 from pipeline.workspace import Workspace
 from pipeline.world import World, asked_world, joined
 
@@ -41,14 +43,16 @@ def run(
     selection: Selection,
     progress: Progress,
     cancellation: Cancellation,
+    track: Sequence[str] = (),
 ) -> Outcome:
-    """Runs what is stale; ends with the report where the run reached it."""
+    """Runs what is stale; ends with the report where the run reached it. `track` names trackers, NAME=PLACE each."""
     recipe = load_recipe(recipe_name)
     with joined(asked_world()) as world:
         if not world.leads:
             follow(recipe, world, cancellation)
             return Outcome({}, lambda _: None, silent=True)
-        return _led(recipe, recipe_name, workspace_path, selection, progress, cancellation, world)
+        tracking = opened(track, recipe.name, progress.warn)
+        return _led(recipe, recipe_name, workspace_path, selection, progress, cancellation, world, tracking)
 
 
 def _led(
@@ -59,9 +63,10 @@ def _led(
     progress: Progress,
     cancellation: Cancellation,
     world: World,
+    tracking: Tracking,
 ) -> Outcome:
     workspace = workspace_of(recipe, workspace_path)
-    runs = runner.run(recipe, workspace, progress, cancellation, selection, world)
+    runs = runner.run(recipe, workspace, progress, cancellation, selection, world, tracking)
     document = {
         "workspace": str(workspace.path),
         "stages": [{**asdict(each), "folder": str(each.folder)} for each in runs],

@@ -88,8 +88,13 @@ class _Training:
         self._best_epoch = 0
         self._events: list[dict[str, Any]] = []
         self._sums: NDArray[np.float64] = np.zeros(0)
+        self._tracked = context.tracking.training(title)
 
     def run(self) -> Fit:
+        with self._tracked:
+            return self._run()
+
+    def _run(self) -> Fit:
         self._prepare()
         epoch, batch = self._resume()
         ended, done = self._ends(), epoch * self._batches_each + batch
@@ -172,6 +177,8 @@ class _Training:
         if not self._best_epoch or metric >= self._events[self._best_epoch - 1]["validation"]:
             self._best, self._best_epoch = self._judged_weights(), epoch
         self._save(epoch, 0)
+        # After the checkpoint: a tracker never has an epoch that a killed training would repeat.
+        self._tracked.write(self._events)
 
     def _ends(self) -> str:
         """Why the training ends before its last epoch; nothing where it does not."""
@@ -234,6 +241,7 @@ class _Training:
             self._average.restore(state["average"])
         self._best, self._best_epoch, self._events = state["best"], state["best_epoch"], state["events"]
         self._sums = np.asarray(state["sums"])
+        self._tracked.write(self._events)
         return int(state["epoch"]), int(state["batch"])
 
     def _figures(self, mean_loss: float) -> str:

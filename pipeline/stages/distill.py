@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, final
 
@@ -12,13 +13,15 @@ from pipeline import atomic
 from pipeline.artifact import TARGET, Artifact, Artifacts, Splits, Student, Teacher
 from pipeline.context import Context
 from pipeline.data import Dataset, open_dataset, read_interface
+from pipeline.distillation.augment import Augment
 from pipeline.distillation.losses import LOSSES
 from pipeline.distillation.losses.labels import Labels
 from pipeline.distillation.losses.loss import DistillationLoss
 from pipeline.distillation.losses.weights import schedule_in_words, term_names
+from pipeline.distillation.optimizer import Optimizer
 from pipeline.distillation.search import TargetSearch
 from pipeline.distillation.signals import NoTeacher, TeacherSignals
-from pipeline.distillation.target import Target
+from pipeline.distillation.target import Target, applied
 from pipeline.distillation.teacher_cache import CacheSettings
 from pipeline.distillation.teaching import Teaching
 from pipeline.distillation.trainer import fit, set_up_torch, write_events
@@ -163,7 +166,18 @@ class Distill(TrainingStage):
         network = make_model(self.model, dataset.interface, context.recipe_folder)
         if self.weights is not None:
             load_weights(network, context.recipe_folder / self.weights)
-        return fit(network, dataset, lesson, training, context, title, on_epoch)
+        tracking = context.tracking.but(**_tracked(lesson.terms, training.optimizer))
+        return fit(network, dataset, lesson, training, replace(context, tracking=tracking), title, on_epoch)
+
+    def trained(self, made: Artifact) -> Mapping[str, Mapping[str, Any]]:
+        terms, optimizer = self.losses, self.optimizer
+        if self.target is not None:
+            found = made.json(TARGET)
+            own = Training(self.epochs, self.batch_size, optimizer, Augment())
+            terms, chosen = applied(terms, own, found["trials"][found["chosen"] - 1]["settings"])
+            optimizer = chosen.optimizer
+        baseline = {"baseline": _tracked((Labels(),), self.optimizer)} if self.baseline else {}
+        return {"student": _tracked(terms, optimizer), **baseline}
 
     def _extras(self, training: Training, context: Context) -> tuple[str, ...]:
         processes = (f"{context.world.size} processes",) if context.world.size > 1 else ()
@@ -187,6 +201,14 @@ class Distill(TrainingStage):
             "losses": [_described(name, term) for name, term in zip(term_names(terms), terms, strict=True)],
         }
         atomic.write_json(target / "model.json", document)
+
+
+def _tracked(terms: Sequence[DistillationLoss], optimizer: Optimizer) -> dict[str, Any]:
+    """In what the trainings of one section differ."""
+    return {
+        "losses": [term.model_dump(mode="json") for term in terms],
+        "optimizer": optimizer.model_dump(mode="json", exclude_none=True),
+    }
 
 
 def _described(name: str, term: DistillationLoss) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, final
 
@@ -108,6 +109,14 @@ class TrainTeacher(TrainingStage):
         write_events(target / "events.jsonl", events)
         atomic.write_json(target / "metrics.json", metrics)
 
+    def trained(self, made: Artifact) -> Mapping[str, Mapping[str, Any]]:
+        del made
+        return {
+            teacher_title(index): {"model": each.model.model_dump(mode="json")}
+            for index, each in enumerate(self.teachers())
+            if each.weights is None
+        }
+
     def teachers(self) -> tuple[AnotherTeacher, ...]:
         """The first, and those beside it."""
         return (AnotherTeacher(model=self.model, weights=self.weights), *self.more)
@@ -120,6 +129,7 @@ class TrainTeacher(TrainingStage):
             context.say(f"{title}: its weights are loaded, so epochs, batch_size and optimizer are not used")
             return []
         lesson = Lesson((Labels(),), NoTeacher())
+        context = replace(context, tracking=context.tracking.but(model=each.model.model_dump(mode="json")))
         done = fit(network, dataset, lesson, self.training(splits), context, title)
         network.load_state_dict(done.best)
         return list(done.events)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import Field, PositiveInt
 
 from engines.cuda import compute_capability
-from pipeline.artifact import Splits
+from pipeline.artifact import Artifact, Splits
 from pipeline.distillation.augment import Augment
 from pipeline.distillation.optimizer import Optimizer
 from pipeline.distillation.training import ClassWeights, Training
@@ -35,6 +35,10 @@ class TrainingStage(Stage, ABC):
     def surroundings(self) -> Mapping[str, Any]:
         # A GPU trains other bits than a CPU, in half precision.
         return {"gpu": compute_capability()}
+
+    @abstractmethod
+    def trained(self, made: Artifact) -> Mapping[str, Mapping[str, Any]]:
+        """By phase of its events.jsonl the settings in which that training differs from the section."""
 
     def training(self, splits: Splits, views: int | None = None) -> Training:
         """What the trainer is told."""
