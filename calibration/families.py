@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 
@@ -12,13 +12,19 @@ class Family:
 
     name: str
     rules: Literal["cpu", "tensorrt"]
-    activation_dtype: Literal["int8", "uint8"]
+    activation_dtype: Literal["int8", "uint8", "float8_e4m3fn"]
     symmetric_activations: bool
     """True: the zero-point is 0 and the scale comes from amax. False: the scale covers [low, high]."""
     weight_limit: int
-    """Weights are signed symmetric per output channel, in [-weight_limit, weight_limit]."""
+    """Weights are signed symmetric, in [-weight_limit, weight_limit]."""
     int32_bias: bool
     """True: biases are INT32 with scale s_x * s_w. False: they stay float."""
+    weight_granularity: Literal["channel", "tensor"] = "channel"
+    """One scale for each output channel, or one for the whole weight."""
+    levels: int = 127
+    """A symmetric scale is amax / levels."""
+    takes_float16: bool = False
+    """Whether half precision beside the 8-bit products pays, and FP8 in their place."""
     quantizes_downsampled_skip: bool = True
     """Whether the convolution on a skip gets a Q of its own before the residual add reads it; the rules `cpu` give one
     to every convolution."""
@@ -58,6 +64,7 @@ FAMILY: dict[str, Family] = {
             symmetric_activations=True,  # TensorRT refuses zero-points
             weight_limit=127,
             int32_bias=False,  # TensorRT refuses an INT32 bias behind DequantizeLinear
+            takes_float16=True,
             quantizes_downsampled_skip=True,  # NVIDIA, "Q/DQ placement recommendations": INT8 into the fused add
         ),
         Family(
@@ -67,8 +74,28 @@ FAMILY: dict[str, Family] = {
             symmetric_activations=True,  # TensorRT refuses zero-points
             weight_limit=127,
             int32_bias=False,  # TensorRT refuses an INT32 bias behind DequantizeLinear
+            takes_float16=True,
             quantizes_downsampled_skip=False,  # built both ways with 1.7: the same kernels, the same bytes
         ),
     )
 }
 """Placement families by name."""
+
+
+E4M3_MAX = 448
+"""The largest value of FP8 E4M3."""
+
+
+def in_fp8(family: Family) -> Family:
+    """The family with FP8 E4M3 in place of INT8, scale = amax / 448.
+
+    One scale a weight: floating-point numbers keep small channels, and scales per channel cost TensorRT-RTX 1.7 a
+    kernel and float32 results (built and read).
+    """
+    return replace(
+        family,
+        activation_dtype="float8_e4m3fn",
+        weight_limit=E4M3_MAX,
+        weight_granularity="tensor",
+        levels=E4M3_MAX,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -31,7 +31,12 @@ def float16_from_float32(model: ModelProto, ranges: Ranges) -> ModelProto:
     The ranges must be the exact extremes (method `minmax`). The nodes that `float32_nodes` lists keep float32, with
     casts around them. Raises CalibrationError on ranges of another method.
     """
-    return _Converter(model, float32_nodes(model, ranges)).converted()
+    return in_half_precision(model, float32_nodes(model, ranges))
+
+
+def in_half_precision(model: ModelProto, kept: Mapping[str, str]) -> ModelProto:
+    """A model in half precision but for the nodes that are kept in float32, each with its reason."""
+    return _Converter(model, kept).converted()
 
 
 def float32_nodes(model: ModelProto, ranges: Ranges) -> dict[str, str]:
@@ -57,13 +62,14 @@ def _why_float32(graph: Graph, node: NodeProto, ranges: Ranges, opset: int) -> s
         if name in graph.initializers and graph.is_float(name):
             reason = _why_not_half(name, graph.constant(name))
         else:
-            reason = _why_too_large(graph, name, ranges)
+            reason = why_too_large(graph, name, ranges)
         if reason is not None:
             return reason
     return None
 
 
-def _why_too_large(graph: Graph, name: str, ranges: Ranges) -> str | None:
+def why_too_large(graph: Graph, name: str, ranges: Ranges) -> str | None:
+    """What keeps a tensor out of half precision."""
     # What only a Relu or Clip reads is not measured: below, it saturates to what the Relu makes of it anyway.
     reader = graph.sole_reader(name) if name else None
     if name not in ranges.tensors and reader is not None and reader.op_type in SATURATING_OPERATORS:
@@ -116,7 +122,7 @@ def _types(schema: onnx.defs.OpSchema, formal: Sequence[onnx.defs.OpSchema.Forma
 class _Converter:
     """Builds the half-precision copy of one model."""
 
-    def __init__(self, model: ModelProto, kept: dict[str, str]) -> None:
+    def __init__(self, model: ModelProto, kept: Mapping[str, str]) -> None:
         self._model = model
         self._graph = Graph(model)
         self._opset = opset_of(model)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
+import ml_dtypes
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from calibration.errors import GraphRefused
-from calibration.families import FAMILY, Family
+from calibration.families import FAMILY, Family, in_fp8
 from calibration.graph import Graph
 from calibration.method import Range
 from calibration.names import FreshNames
@@ -33,20 +35,23 @@ class Grid:
     zero_point: int
 
 
-def quantize(model: ModelProto, ranges: Ranges, placement: Placement) -> ModelProto:
+def quantize(
+    model: ModelProto, ranges: Ranges, placement: Placement, number: Literal["int8", "fp8"] = "int8"
+) -> ModelProto:
     """The prepared model with Q/DQ pairs where the placement wants them; inputs and outputs stay float32.
 
     Raises GraphRefused where the placement holds nothing, CalibrationError where a tensor has no range.
     """
     if not placement.weights and not placement.activations:
         raise GraphRefused(f"family {placement.family!r} finds nothing to quantize: {_refusals(placement)}")
-    return _Rewriter(model, ranges, placement).rewritten()
+    family = FAMILY[placement.family]
+    return _Rewriter(model, ranges, placement, family if number == "int8" else in_fp8(family)).rewritten()
 
 
 def activation_grid(measured: Range, family: Family) -> Grid:
     """The scale and zero-point that cover a range: zero is always representable exactly."""
     if family.symmetric_activations:
-        return Grid(float(scale_from_amax(measured.amax)), 0)
+        return Grid(float(scale_from_amax(measured.amax, family.levels)), 0)
     low, high = min(measured.low, 0.0), max(measured.high, 0.0)
     scale = float(stored_scale((high - low) / 255))
     offset = round(-low / scale)
@@ -83,10 +88,10 @@ def _refusals(placement: Placement) -> str:
 class _Rewriter:
     """Builds the quantized copy of one model."""
 
-    def __init__(self, model: ModelProto, ranges: Ranges, placement: Placement) -> None:
+    def __init__(self, model: ModelProto, ranges: Ranges, placement: Placement, family: Family) -> None:
         self._model = model
         self._graph = Graph(model)
-        self._family = FAMILY[placement.family]
+        self._family = family
         self._placement = placement
         self._grids = {a.tensor: self._grid(a, ranges) for a in placement.activations}
         self._new_initializers: list[TensorProto] = []
@@ -136,14 +141,24 @@ class _Rewriter:
         input_scale = self._grids[weight.activation].scale
         least = None if bias is None else _least_weight_scales(bias, input_scale)
         scales = weight_scales(values, weight.axis, self._family.weight_limit, least)
-        shape = [-1 if i == weight.axis else 1 for i in range(values.ndim)]
-        limit = self._family.weight_limit
-        integers = np.clip(np.rint(values / scales.reshape(shape)), -limit, limit).astype(np.int8)
-        self._dequantized(weight.tensor, integers, scales, weight.axis, (weight.node, 1))
+        if self._family.weight_granularity == "tensor":
+            scales = np.array(scales.max(), np.float32)
+        self._dequantized(weight.tensor, self._stored(values, scales, weight), scales, weight.axis, (weight.node, 1))
         if bias is not None and weight.bias:
             bias_scales = (np.float32(input_scale) * scales).astype(np.float32)
             integers32 = np.rint(bias.astype(np.float64) / bias_scales).astype(np.int32)
             self._dequantized(weight.bias, integers32, bias_scales, 0, (weight.node, 2))
+
+    def _stored(self, values: NDArray[np.float32], scales: NDArray[np.float32], weight: Weight) -> NDArray[np.generic]:
+        """The weight in the family's numbers, rounded to nearest even."""
+        shape = [-1 if i == weight.axis else 1 for i in range(values.ndim)]
+        scaled = values / (scales.reshape(shape) if scales.ndim else scales)
+        limit = self._family.weight_limit
+        if self._family.activation_dtype == "float8_e4m3fn":
+            floats: NDArray[np.generic] = np.clip(scaled, -limit, limit).astype(ml_dtypes.float8_e4m3fn)
+            return floats
+        integers: NDArray[np.generic] = np.clip(np.rint(scaled), -limit, limit).astype(np.int8)
+        return integers
 
     def _keep_float_weights(self) -> None:
         """What stays in float reads an 8-bit input through a DQ of equal scales per channel.
@@ -178,7 +193,7 @@ class _Rewriter:
     def _dequantized(
         self,
         tensor: str,
-        integers: NDArray[np.int8] | NDArray[np.int32],
+        integers: NDArray[np.generic],
         scales: NDArray[np.float32],
         axis: int,
         reader: tuple[str, int],
@@ -189,7 +204,8 @@ class _Rewriter:
         zero_point = self._constant(f"{tensor}_zero_point", np.zeros(scales.shape, integers.dtype))
         output = self._names.like(f"{tensor}_dequantized")
         node = self._node("DequantizeLinear", [stored, scale, zero_point], output)
-        node.attribute.append(helper.make_attribute("axis", axis))
+        if scales.ndim:
+            node.attribute.append(helper.make_attribute("axis", axis))
         self._leads.setdefault(reader[0], []).append(node)
         self._inputs[reader] = output
 

@@ -18,6 +18,8 @@ ITEM_BITS: Mapping[str, int] = {
     **dict.fromkeys(("int4", "uint4", "float4_e2m1fn"), 4),
 }
 
+_FLOAT8 = "float8_e4m3fn"
+
 # More bytes or kernels than FP16 by this factor are worth a sentence; below it they drown in a measurement's noise.
 WORSE_BYTES_RATIO = 1.05
 WORSE_KERNELS_RATIO = 1.25
@@ -65,11 +67,13 @@ class Audit:
     other: int
     """Products of other types: bfloat16, FP8, FP64."""
     float_products: tuple[str, ...]
-    """ONNX names of the products that are not INT8."""
+    """ONNX names of the products that are neither INT8 nor FP8."""
     activation_bytes: int
     """Read and written by all kernels at batch 1, weights left out; a dynamic dimension counts as 1, so a lower bound
     where the runtime merged the batch with another dimension, and no amount where other axes than the batch are
     dynamic: good for a ratio alone. Tensors of unknown type are left out."""
+    float8: int = 0
+    """Of `other`, those whose operands are both FP8."""
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "float_products": list(self.float_products)}
@@ -82,7 +86,7 @@ def summarize(layers: Iterable[RealizedLayer]) -> Audit:
     products = [(layer, product_dtype(layer)) for layer in kernels if layer.kind != "other"]
     dtypes = [dtype for _, dtype in products]
     counted = {"int8": dtypes.count("int8"), "float16": dtypes.count("float16"), "float32": dtypes.count("float32")}
-    in_float = [name for layer, dtype in products if dtype != "int8" for name in _product_names(layer)]
+    in_float = [name for layer, dtype in products if dtype not in ("int8", _FLOAT8) for name in _product_names(layer)]
     return Audit(
         kernels=len(kernels),
         products=len(products),
@@ -92,6 +96,7 @@ def summarize(layers: Iterable[RealizedLayer]) -> Audit:
         other=len(products) - sum(counted.values()),
         float_products=tuple(dict.fromkeys(in_float)),
         activation_bytes=sum(_activation_bytes(layer) for layer in kernels),
+        float8=dtypes.count(_FLOAT8),
     )
 
 
@@ -129,12 +134,13 @@ def operands(layer: RealizedLayer) -> tuple[RealizedTensor, ...]:
 
 
 def compare_to_fp16(audit: Audit, fp16: Audit) -> list[str]:
-    """What speaks against an INT8 engine beside the FP16 engine of the same network; empty where nothing does."""
+    """What speaks against an INT8 or FP8 engine beside the FP16 engine of the same network; empty where nothing."""
     found: list[str] = []
-    if audit.products and not audit.int8:
+    kind, quantized = ("FP8", audit.float8) if audit.float8 else ("INT8", audit.int8)
+    if audit.products and not quantized:
         found.append(f"none of the {audit.products} convolutions and products takes INT8; this is no INT8 engine")
-    elif audit.int8 < audit.products:
-        left = audit.products - audit.int8
+    elif quantized < audit.products:
+        left = audit.products - quantized
         found.append(
             f"{left} of {audit.products} convolutions and products run{'s' if left == 1 else ''} in float: "
             f"{_shortened(audit.float_products)}"
@@ -142,11 +148,11 @@ def compare_to_fp16(audit: Audit, fp16: Audit) -> list[str]:
     bytes_ratio = audit.activation_bytes / max(fp16.activation_bytes, 1)
     if bytes_ratio >= WORSE_BYTES_RATIO:
         found.append(
-            f"INT8 moves {bytes_ratio:.1f} times the bytes of FP16 here ({_megabytes(audit)} MB against "
+            f"{kind} moves {bytes_ratio:.1f} times the bytes of FP16 here ({_megabytes(audit)} MB against "
             f"{_megabytes(fp16)} MB per sample); expect no gain"
         )
     if audit.kernels >= WORSE_KERNELS_RATIO * fp16.kernels:
-        found.append(f"INT8 launches {audit.kernels} kernels where FP16 launches {fp16.kernels}")
+        found.append(f"{kind} launches {audit.kernels} kernels where FP16 launches {fp16.kernels}")
     return found
 
 

@@ -21,8 +21,12 @@ if TYPE_CHECKING:
 Arrays = Mapping[str, "NDArray[np.generic]"]
 """Tensors by name, batch first."""
 
-PRECISIONS = ("fp32", "fp16", "int8")
-"""What a target may be asked for, the reference first."""
+PRECISIONS = ("fp32", "fp16", "int8", "int8+fp16", "fp8")
+"""What a target may be asked for, the reference first. Beside INT8 products runs FP32, or what follows the plus; beside
+those in FP8 runs FP16."""
+
+QUANTIZED_PRECISIONS = ("int8", "int8+fp16", "fp8")
+"""Those whose graph depends on the placement family."""
 
 StepDone = Callable[[str, int, int], bool]
 """Called with (phase, steps done, steps in all); returns False to cancel the work."""

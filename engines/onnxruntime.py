@@ -49,7 +49,9 @@ class OnnxRuntime(Engine):
     family: ClassVar[str] = "cpu"
     for_gpu: ClassVar[bool] = False
     never_builds: ClassVar[Mapping[str, str]] = {
-        "fp16": "onnxruntime on a CPU computes FP16 in FP32 between casts, which is slower than FP32"
+        "fp16": "onnxruntime on a CPU computes FP16 in FP32 between casts, which is slower than FP32",
+        "int8+fp16": "onnxruntime on a CPU fuses Q/DQ pairs of float32 alone; its int8 has FP32 beside",
+        "fp8": "onnxruntime on a CPU multiplies no FP8",
     }
 
     def versions(self) -> dict[str, str]:
@@ -57,8 +59,9 @@ class OnnxRuntime(Engine):
         return {} if version is None else {"onnxruntime": version}
 
     def why_not_build(self, target: Target) -> str | None:
-        if "fp16" in target.precisions:
-            return _fp16_refused()
+        for precision in target.precisions:
+            if precision in self.never_builds:
+                return _refused(precision)
         return _missing("onnxruntime", "onnx")
 
     def why_not_run(self, target: Target) -> str | None:
@@ -70,7 +73,7 @@ class OnnxRuntime(Engine):
     ) -> BuiltEngine:
         to.unlink(missing_ok=True)
         if precision not in ("fp32", "int8"):
-            raise BuildFailed(_fp16_refused() if precision == "fp16" else _unknown_precision(precision))
+            raise BuildFailed(_refused(precision) if precision in self.never_builds else _unknown_precision(precision))
         _require("onnxruntime", "onnx")
         started = time.perf_counter()
         _go_on(on_step, graph, "optimize", 0)
@@ -183,8 +186,8 @@ def _go_on(on_step: StepDone | None, graph: Path, phase: str, done: int) -> None
         raise BuildCancelled(f"{graph}: building it was cancelled before it was done ({phase})")
 
 
-def _fp16_refused() -> str:
-    return f"{OnnxRuntime.never_builds['fp16']}; take 'fp16' out of its precisions"
+def _refused(precision: str) -> str:
+    return f"{OnnxRuntime.never_builds[precision]}; take '{precision}' out of its precisions"
 
 
 def _unknown_precision(precision: str) -> str:

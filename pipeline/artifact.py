@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
+from engines.base import QUANTIZED_PRECISIONS
+
 
 @dataclass(frozen=True)
 class Artifact:
@@ -77,8 +79,8 @@ class Graphs(Artifact):
     """The graphs that `build` compiles beside the FP32 one, and the statistics they came from."""
 
     def model(self, precision: str, family: str) -> Path:
-        """The graph of a precision; INT8 is one per placement family."""
-        return self.path(f"{family}.int8.onnx" if precision == "int8" else f"{precision}.onnx")
+        """The graph of a precision; INT8 and FP8 are one per placement family."""
+        return self.path(f"{family}.{precision}.onnx" if precision in QUANTIZED_PRECISIONS else f"{precision}.onnx")
 
 
 @dataclass(frozen=True)

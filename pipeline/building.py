@@ -193,13 +193,22 @@ def built_engine(
 def _not_as_asked(built: BuiltEngine, precision: str, family: str) -> str | None:
     """An engine of another precision than its name says helps nobody."""
     audit = summarize(built.layers)
-    if precision == "int8" and audit.products and not audit.int8:
+    wanted = {"int8": "INT8", "int8+fp16": "INT8", "fp8": "FP8"}.get(precision)
+    found = {"INT8": audit.int8, "FP8": audit.float8}
+    if wanted and audit.products and not found[wanted]:
         return (
-            f"int8 was asked for, and none of its {audit.products} convolutions and products takes INT8 operands; "
-            f"build the graph that `edgestill quantize --family {family}` writes"
+            f"{precision} was asked for, and none of its {audit.products} convolutions and products takes {wanted} "
+            f"operands; build the graph that `edgestill quantize --family {family}` writes"
         )
-    if precision != "int8" and audit.int8:
-        return f"{precision} was asked for, and {audit.int8} of its {audit.products} products run in INT8; ask for int8"
+    if precision == "int8+fp16" and audit.float32 and not audit.float16:
+        return (
+            f"int8+fp16 was asked for, and {audit.float32} of its {audit.products} products run in FP32, none in FP16; "
+            f"build the <family>.int8+fp16.onnx that `edgestill quantize --family {family}` writes"
+        )
+    for kind, count in found.items():
+        if kind != wanted and count:
+            said = f"{precision} was asked for, and {count} of its {audit.products} products run in {kind}"
+            return f"{said}; ask for {kind.lower()}"
     return None
 
 
@@ -225,5 +234,5 @@ def engine_line(name: str, built: BuiltEngine) -> str:
     audit = summarize(built.layers)
     return (
         f"{name}: {built.bytes / 1e6:.2f} MB in {built.seconds:.1f} s, {audit.kernels} kernels, "
-        f"INT8 operands on {audit.int8} of {audit.products} products"
+        f"{'FP8' if audit.float8 else 'INT8'} operands on {audit.float8 or audit.int8} of {audit.products} products"
     )

@@ -208,7 +208,7 @@ def _lint(
 def _build(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="A graph; its precision is in it.")],
     target: Annotated[str, typer.Option(help="Runtime: onnxruntime, tensorrt-rtx or tensorrt.")],
-    precision: Annotated[str, typer.Option(help="What the graph is: fp32, fp16 or int8.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="What the graph is: fp32, fp16, int8, int8+fp16 or fp8.")] = "fp32",
     compute_capability: Annotated[
         list[str] | None, typer.Option(help="Such as 8.6; may be repeated; none: portable.")
     ] = None,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +22,14 @@ if TYPE_CHECKING:
     from calibration.statistics import Sketches
 
 PLACEMENT = "placement.json"
+FLOAT16 = "fp16.onnx"
 # Below it the extremes of another sample of images would be visibly others.
 FEW_IMAGES = 32
 
 
 @dataclass(frozen=True)
 class Float16:
-    """The FP16 graph, or why there is none."""
+    """A graph whose float part is FP16, or why there is none."""
 
     model: onnx.ModelProto | None
     kept_in_float32: Mapping[str, str]
@@ -47,13 +49,25 @@ class Quantized:
     placements: Mapping[str, Placement]
     measured: onnx.ModelProto
     """The prepared graph, whose tensors the ranges are of."""
+    beside_float16: Mapping[str, Float16] = field(default_factory=dict)
+    """By file name: of each TensorRT family INT8 and FP8 with the rest in FP16."""
+
+    def graphs(self) -> dict[str, onnx.ModelProto]:
+        """What there is to build, by file name."""
+        named = {FLOAT16: self.float16, **self.beside_float16}
+        found = {name: graph.model for name, graph in named.items() if graph.model is not None}
+        return {**{f"{family}.int8.onnx": model for family, model in self.int8.items()}, **found}
+
+    def missing_graphs(self) -> dict[str, str]:
+        """Why a graph has no such form, by file name."""
+        named = {FLOAT16: self.float16, **self.beside_float16}
+        return {name: graph.why_none for name, graph in named.items() if graph.why_none is not None}
 
     def notes(self) -> Iterator[str]:
         """What a person must know of it."""
         if self.sketches.images < FEW_IMAGES:
             yield f"ranges of {self.sketches.images} images are shaky: a few hundred are usual"
-        if self.float16.why_none is not None:
-            yield self.float16.why_none
+        yield from self.missing_graphs().values()
         if kept := len(self.float16.kept_in_float32):
             yield f"fp16: {kept} nodes stay FP32; {PLACEMENT} says why"
 
@@ -87,6 +101,7 @@ def quantized(
         # Half precision must hold every value that was seen, whatever the INT8 method cuts off.
         extremes = ranges_from_sketches(sketches, "minmax")
         float16 = _float16(model, extremes)
+        beside = _beside_float16(model, ranges, extremes, placements, int8)
     except PoisonedData as error:
         raise DataRejected(str(error)) from error
     except GraphRefused as error:
@@ -95,7 +110,7 @@ def quantized(
         raise DataRejected(str(error)) from error
     if sketches.images != data.samples:
         raise DataRejected(f"{sketches.images} images were calibrated, {data.samples} were asked for")
-    return Quantized(sketches, ranges, int8, float16, placements, model)
+    return Quantized(sketches, ranges, int8, float16, placements, model, beside)
 
 
 def loaded_graph(graph: Path) -> onnx.ModelProto:
@@ -115,13 +130,38 @@ def loaded_graph(graph: Path) -> onnx.ModelProto:
 
 
 def _float16(model: onnx.ModelProto, extremes: Ranges) -> Float16:
-    """INT8 does not need it, so a graph without a half form is no failure until FP16 is asked for."""
     from calibration.float16 import float16_from_float32, float32_nodes
 
+    return _or_reason("FP16", lambda: (float16_from_float32(model, extremes), float32_nodes(model, extremes)))
+
+
+def _beside_float16(
+    model: onnx.ModelProto,
+    ranges: Ranges,
+    extremes: Ranges,
+    placements: Mapping[str, Placement],
+    int8: Mapping[str, onnx.ModelProto],
+) -> dict[str, Float16]:
+    from calibration.families import FAMILY
+    from calibration.float16_rest import fp8_graph, with_float16_rest
+
+    found: dict[str, Float16] = {}
+    for family, placement in placements.items():
+        if not FAMILY[placement.family].takes_float16:
+            continue
+        mixed = partial(with_float16_rest, int8[family], model, extremes)
+        found[f"{family}.int8+fp16.onnx"] = _or_reason(f"{family} INT8 with FP16", mixed)
+        fp8 = partial(fp8_graph, model, ranges, placement, extremes)
+        found[f"{family}.fp8.onnx"] = _or_reason(f"{family} FP8", fp8)
+    return found
+
+
+def _or_reason(what: str, made: Callable[[], tuple[onnx.ModelProto, Mapping[str, str]]]) -> Float16:
+    """INT8 does not need it, so a graph without such a form is no failure until it is asked for."""
     try:
-        return Float16(float16_from_float32(model, extremes), float32_nodes(model, extremes))
+        return Float16(*made())
     except CalibrationError as error:
-        return Float16(None, {}, f"no FP16 graph, because {str(error).strip()}")
+        return Float16(None, {}, f"no {what} graph, because {str(error).strip()}")
 
 
 def model_bytes(model: onnx.ModelProto) -> bytes:
@@ -131,7 +171,10 @@ def model_bytes(model: onnx.ModelProto) -> bytes:
 
 
 def placement_document(quantized: Quantized) -> dict[str, Any]:
-    """Per family, per node: quantized or not, and why; what stays FP32 in the FP16 graph, or why there is none."""
+    """Per family, per node: quantized or not, and why; what stays FP32 beside FP16, and why a graph is missing."""
     placements = {family: placement.to_json() for family, placement in quantized.placements.items()}
-    half = quantized.float16
-    return {"families": placements, "float32_in_fp16": dict(half.kept_in_float32), "no_fp16_graph": half.why_none}
+    return {
+        "families": placements,
+        "float32_in_fp16": dict(quantized.float16.kept_in_float32),
+        "missing_graphs": quantized.missing_graphs(),
+    }

@@ -192,7 +192,7 @@ def _contradictions(stages: Sequence[Stage]) -> Iterator[str]:
             for mistake in (*missing_profiles(target, export.dynamic), *unused_profiles(target, export.dynamic)):
                 yield f"[build.targets.{name}] {mistake}"
     if (calibrate := _one(stages, Calibrate)) is not None:
-        for name, family in build.int8_families().items():
+        for name, family in build.quantized_families().items():
             if family not in calibrate.families:
                 yield f"[build.targets.{name}] asks for int8: add '{family}' to [calibrate] families"
     if (measure := _one(stages, Measure)) is not None:

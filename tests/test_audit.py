@@ -96,6 +96,7 @@ def test_an_audit_is_written_as_plain_json() -> None:
         "other": 0,
         "float_products": ["conv", "relu"],
         "activation_bytes": 4096,
+        "float8": 0,
     }
 
 

@@ -156,7 +156,9 @@ def test_a_cpu_that_no_placement_is_known_for_is_told_to_the_user(monkeypatch: p
 
 @needs_tensorrt_rtx
 def test_a_target_that_asks_for_fp16_is_told_why_there_is_no_such_graph(tmp_path: Path) -> None:
-    atomic.write_json(tmp_path / "placement.json", {"no_fp16_graph": "no FP16 graph, because it holds a sequence"})
+    atomic.write_json(
+        tmp_path / "placement.json", {"missing_graphs": {"fp16.onnx": "no FP16 graph, because it holds a sequence"}}
+    )
     inputs = Artifacts([Graph(tmp_path), Graphs(tmp_path)])
     said = r"^\[build\.targets\.edge\] no FP16 graph, because it holds a sequence; take 'fp16' out of precisions$"
     with pytest.raises(NotAcceptable, match=said):

@@ -107,7 +107,7 @@ def test_a_graph_without_a_half_form_still_becomes_int8_and_says_why_there_is_no
     quantized(model, data)
     onnx.save(network(WITHOUT_HALF), model)
     outcome = quantized(model, data)
-    why = outcome.document["placement"]["no_fp16_graph"]
+    why = outcome.document["placement"]["missing_graphs"]["fp16.onnx"]
     assert why.startswith("no FP16 graph, because the graph has no valid form in half precision: ")
     assert why in shown(outcome)
     assert (model.parent / "out" / "own.cpu.int8.onnx").is_file()

@@ -56,6 +56,8 @@ def test_quantize_writes_the_graphs_of_every_family(model: Path) -> None:
         "own.placement.json",
         "own.ranges.json",
         "own.sketches.npz",
+        "own.tensorrt-rtx.fp8.onnx",
+        "own.tensorrt-rtx.int8+fp16.onnx",
         "own.tensorrt-rtx.int8.onnx",
     ]
     for file in (model.parent / "out").glob("*.onnx"):
@@ -297,3 +299,16 @@ def test_ranges_of_few_images_are_called_shaky_and_those_of_many_are_not(model: 
     said = shown(quantized(model, saved(model.with_name("x.npz"), x=few), "cpu"))
     assert "ranges of 8 images are shaky: a few hundred are usual" in said
     assert quantized(model, saved(model.with_name("x.npz"), x=many), "cpu").document["notes"] == []
+
+
+def test_int8_beside_fp32_is_not_int8_beside_fp16(model: Path) -> None:
+    needs_tensorrt_rtx()
+    quantized(model, saved(model.with_name("x.npz"), x=samples()), "tensorrt-rtx")
+    with pytest.raises(
+        NotAcceptable, match=r"int8\+fp16 was asked for, and 1 of its 3 products run in FP32, none in FP16"
+    ):
+        built(model.parent / "out" / "own.tensorrt-rtx.int8.onnx", "tensorrt-rtx", "int8+fp16")
+    audit = built(model.parent / "out" / "own.tensorrt-rtx.int8+fp16.onnx", "tensorrt-rtx", "int8+fp16").document[
+        "audit"
+    ]
+    assert (audit["int8"], audit["float16"], audit["float32"]) == (2, 1, 0)

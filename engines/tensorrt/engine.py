@@ -26,6 +26,8 @@ from engines.tensorrt.module import RuntimeModule, known_compute_capabilities
 from engines.tensorrt.session import open_session
 
 TURING = "7.5"
+FP8_CAPABILITY = (8, 9)
+"""Ada: the first GPUs that multiply FP8."""
 
 
 class TensorRTEngine(Engine):
@@ -102,6 +104,10 @@ class TensorRT(TensorRTEngine):
 
     def _built_elsewhere(self, target: Target) -> str | None:
         here = cuda.compute_capability()
+        if "fp8" in target.precisions and here is not None and tuple(map(int, here.split("."))) < FP8_CAPABILITY:
+            return (
+                f"the GPU here has compute capability {here}, and FP8 begins with 8.9; take 'fp8' out of its precisions"
+            )
         others = [capability for capability in target.compute_capabilities if capability != here]
         if not others:
             return None
@@ -139,7 +145,17 @@ class TensorRTRTX(TensorRTEngine):
                 f"compute capability {TURING} takes no fp32 with TensorRT-RTX, whose FP32 products need 8.0 or newer; "
                 f"take 'fp32' out of its precisions, or {TURING} out of its compute_capabilities"
             )
+        return _fp8_refused(target)
+
+
+def _fp8_refused(target: Target) -> str | None:
+    if "fp8" not in target.precisions:
         return None
+    older = [each for each in target.compute_capabilities if tuple(map(int, each.split("."))) < FP8_CAPABILITY]
+    if target.compute_capabilities and not older:
+        return None
+    asked = f"compute capability {', '.join(older)} has" if older else "a portable engine would run on GPUs that have"
+    return f"{asked} no FP8, which begins with 8.9; name newer ones in compute_capabilities, or take 'fp8' out"
 
 
 def _built_for_others(target: Target) -> str | None:

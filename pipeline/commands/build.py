@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from engines import ENGINES
 from engines.audit import summarize
-from engines.base import BuiltEngine
+from engines.base import QUANTIZED_PRECISIONS, BuiltEngine
 from pipeline import atomic
 from pipeline.building import TargetSettings, audit_record, built_engine, engine_line
 from pipeline.cancellation import Cancellation
@@ -114,6 +114,6 @@ def _show(console: Console, request: BuildRequest, built: BuiltEngine, audit: Pa
     console.print(engine_line(request.runtime, built), markup=False, soft_wrap=True)
     for line in built.log:
         console.print(f"  builder: {line}", markup=False, soft_wrap=True)
-    if request.precision == "int8" and found.float_products:
+    if request.precision in QUANTIZED_PRECISIONS and found.float_products:
         console.print(f"  in float: {', '.join(found.float_products)}", markup=False, soft_wrap=True)
     console.print(f"wrote {built.file}\nwrote {audit}", markup=False, soft_wrap=True)

@@ -56,7 +56,8 @@ class QuantizeRequest:
 
 
 def quantize(request: QuantizeRequest, progress: Progress, cancellation: Cancellation) -> Outcome:
-    """Writes ranges.json, sketches.npz, placement.json, <family>.int8.onnx and, where there is one, fp16.onnx.
+    """Writes ranges.json, sketches.npz, placement.json, <family>.int8.onnx and, where there are such, fp16.onnx and,
+    for TensorRT families, <family>.int8+fp16.onnx and <family>.fp8.onnx.
 
     For a TensorRT that takes ranges beside a float graph also fp32.onnx, its table of ranges and its caches.
     """
@@ -115,14 +116,10 @@ def _write(result: Quantized, folder: Path, stem: str) -> list[Path]:
             result.sketches.save(sketches)
             result.ranges.save(ranges)
         atomic.write_json(files[2], placement_document(result))
-        graphs = {f"{stem}.{family}.int8.onnx": model for family, model in result.int8.items()}
-        half = f"{stem}.fp16.onnx"
-        if result.float16.model is not None:
-            graphs = {half: result.float16.model, **graphs}
-        else:
-            (folder / half).unlink(missing_ok=True)  # of an earlier calibration: it is not of these ranges
-        for name, model in graphs.items():
-            files.append(folder / name)
+        for name in result.missing_graphs():
+            (folder / f"{stem}.{name}").unlink(missing_ok=True)  # of an earlier calibration: it is not of these ranges
+        for name, model in result.graphs().items():
+            files.append(folder / f"{stem}.{name}")
             atomic.write_bytes(files[-1], model_bytes(model))
     return files
 

@@ -79,6 +79,7 @@ class AuditSummary(_Result):
     kernels: Count
     products: Count
     int8_products: Count
+    fp8_products: Count = 0
     float_products: tuple[str, ...] = ()
     activation_bytes: Count | None = None
     remarks: tuple[str, ...] = ()

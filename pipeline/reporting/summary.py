@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
+from engines.base import QUANTIZED_PRECISIONS
 from pipeline.reporting import formats
 from pipeline.reporting.result import AuditSummary, EngineResult, Report
 
@@ -85,7 +86,11 @@ def _quantized_and_fp32(report: Report) -> tuple[EngineResult | None, EngineResu
     """The engine that the reader came for, and what it is held against."""
     by_interest = sorted(
         report.engines,
-        key=lambda engine: (engine.state != "measured", engine.precision != "int8", engine.state != "built"),
+        key=lambda engine: (
+            engine.state != "measured",
+            engine.precision not in QUANTIZED_PRECISIONS,
+            engine.state != "built",
+        ),
     )
     chosen = by_interest[0] if by_interest else None
     same_target = (e for e in report.engines if chosen and e.target == chosen.target and e.precision == "fp32")
@@ -157,8 +162,10 @@ def _size(engine: EngineResult, fp32: EngineResult | None) -> KeyFigure | None:
 
 def audit_sentence(precision: str, audit: AuditSummary) -> str:
     """Such as `INT8 on 12 of 13 products`; an engine that asked for no INT8 owes none."""
-    if precision != "int8" and audit.int8_products == 0:
+    if precision not in QUANTIZED_PRECISIONS and audit.int8_products == 0:
         return f"{audit.products} products in float, as asked"
+    if precision == "fp8":
+        return f"FP8 on {audit.fp8_products} of {audit.products} products"
     return f"INT8 on {audit.int8_products} of {audit.products} products"
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
+from engines.base import QUANTIZED_PRECISIONS
 from pipeline.reporting import formats, summary
 from pipeline.reporting.result import ChainStep, EngineResult, GateResult, Latency, Report
 
@@ -154,8 +155,8 @@ def _audit_rows(engine: EngineResult) -> Iterator[tuple[Cell, ...]]:
     audit = engine.audit
     if audit is None:
         return
-    asked_for_int8 = engine.precision == "int8" or audit.int8_products > 0
-    floats = f"float: {summary.first_names(audit.float_products)}" if asked_for_int8 and audit.float_products else ""
+    quantized = engine.precision in QUANTIZED_PRECISIONS or audit.int8_products > 0
+    floats = f"float: {summary.first_names(audit.float_products)}" if quantized and audit.float_products else ""
     yield (
         Cell(formats.engine(engine)),
         Cell(summary.audit_sentence(engine.precision, audit), note=floats),

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, final
 from pydantic import AfterValidator, Field, model_validator
 
 from engines import ENGINES
-from engines.base import BuiltEngine, Target
+from engines.base import QUANTIZED_PRECISIONS, BuiltEngine, Target
 from engines.cuda import compute_capability, driver_version
 from pipeline import atomic
 from pipeline.artifact import Artifact, Artifacts, Engines, Graph, Graphs, Splits
@@ -63,12 +63,12 @@ class Build(Stage):
                 )
         return self
 
-    def int8_families(self) -> dict[str, str]:
-        """Target -> placement family of the INT8 graph that it takes, where it asks for one."""
+    def quantized_families(self) -> dict[str, str]:
+        """Target -> placement family of the INT8 or FP8 graphs that it takes, where it asks for one."""
         return {
             name: ENGINES[settings.runtime].family
             for name, settings in self.targets.items()
-            if "int8" in settings.precisions
+            if set(QUANTIZED_PRECISIONS) & set(settings.precisions)
         }
 
     def surroundings(self) -> Mapping[str, Any]:
@@ -123,8 +123,9 @@ class Build(Stage):
 def _build(inputs: Artifacts, target: Target, precision: str, folder: Path, context: Context) -> BuiltEngine:
     engine = ENGINES[target.runtime]
     graph = inputs[Graph].model if precision == "fp32" else inputs[Graphs].model(precision, engine.family)
-    if precision == "fp16" and (why := inputs[Graphs].json(PLACEMENT)["no_fp16_graph"]) is not None:
-        raise NotAcceptable(f"[build.targets.{target.name}] {why}; take 'fp16' out of precisions")
+    missing = inputs[Graphs].json(PLACEMENT)["missing_graphs"]
+    if (why := missing.get(graph.name)) is not None:
+        raise NotAcceptable(f"[build.targets.{target.name}] {why}; take '{precision}' out of precisions")
     to = folder / target.name / f"{precision}{engine.suffix}"
     to.parent.mkdir(exist_ok=True)
     return built_engine(engine, graph, precision, target, to, context.progress, context.cancellation)

@@ -37,7 +37,7 @@ class Calibrate(Stage):
     """`[calibrate]`."""
 
     name: ClassVar[str] = "calibrate"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     needs: ClassVar[tuple[type[Artifact], ...]] = (Splits, Graph)
     makes: ClassVar[type[Artifact]] = Graphs
     tools: ClassVar[tuple[str, ...]] = ("onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
@@ -75,10 +75,8 @@ class Calibrate(Stage):
         result.sketches.save(target / "sketches.npz")
         result.ranges.save(target / "ranges.json")
         atomic.write_json(target / PLACEMENT, placement_document(result))
-        if result.float16.model is not None:
-            atomic.write_bytes(target / "fp16.onnx", model_bytes(result.float16.model))
-        for family, model in result.int8.items():
-            atomic.write_bytes(target / f"{family}.int8.onnx", model_bytes(model))
+        for name, model in result.graphs().items():
+            atomic.write_bytes(target / name, model_bytes(model))
         write_for_tensorrt(result.measured, result.ranges, settings, inputs[Graph].model, target)
         context.say(f"calibrate: {self.method} over {len(indices)} samples, {len(result.ranges.tensors)} tensors")
         for note in result.notes():

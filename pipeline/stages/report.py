@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, final
 
 from engines.audit import Audit, compare_to_fp16
+from engines.base import QUANTIZED_PRECISIONS
 from pipeline.artifact import (
     Artifact,
     Artifacts,
@@ -194,9 +195,12 @@ def _audit(record: BuiltRecord, audits: Mapping[str, Audit]) -> AuditSummary | N
         kernels=audit.kernels,
         products=audit.products,
         int8_products=audit.int8,
+        fp8_products=audit.float8,
         float_products=audit.float_products,
         activation_bytes=audit.activation_bytes,
-        remarks=tuple(compare_to_fp16(audit, half)) if record.precision == "int8" and half is not None else (),
+        remarks=tuple(compare_to_fp16(audit, half))
+        if record.precision in QUANTIZED_PRECISIONS and half is not None
+        else (),
     )
 
 
