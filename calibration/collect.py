@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper
+from onnx import ModelProto, NodeProto
 
-from calibration.errors import CalibrationError, GraphRefused, PoisonedData
+from calibration.errors import CalibrationError, PoisonedData
 from calibration.graph import Graph
+from calibration.measured_session import MeasuredSession
 from calibration.statistics import Sketch, Sketches
+from calibration.workers import Workers
 
 _MASK_OPERATORS = frozenset(
     {"Add", "Where", "Expand", "Reshape", "Transpose", "Unsqueeze", "Squeeze", "Slice", "Concat"}
@@ -38,27 +39,55 @@ def collect(
 ) -> Sketches:
     """Runs a prepared model over the batches and keeps a sketch of every float activation, graph inputs included.
 
-    `on_batch` gets the number of images so far; what it raises passes through, which cancels the pass. The -inf that a
-    mask puts into a softmax is no value. Raises PoisonedData naming image and tensor on NaN or any other inf,
-    CalibrationError where no image came or a batch does not fit, GraphRefused where onnxruntime refuses the graph.
+    Images run one by one, or in the batches that the graph fixes, each on one of the threads: activations stay in the
+    caches, and the sketches do not depend on batches, threads or order. `on_batch` gets the number of images so far;
+    what it raises passes through, which cancels the pass. The -inf that a mask puts into a softmax is no value. Raises
+    PoisonedData naming image and tensor on NaN or any other inf, CalibrationError where no image came or a batch does
+    not fit, GraphRefused where onnxruntime refuses the graph.
     """
-    graph = Graph(model)
-    measured, masking = graph.activations(), _masking(graph)
-    computed = [name for name in measured if name not in graph.inputs]
-    session = _session(_with_outputs(model, computed), threads)
-    sketches = Sketches(0, {name: Sketch() for name in measured})
-    for batch in batches:
-        _check_batch(batch, graph.inputs)
-        inputs = _without_masks({name: batch.feeds[name] for name in measured if name in batch.feeds}, masking)
-        _update(sketches, inputs, batch.ids)  # before the run: poison is named where it came in
-        outputs = dict(zip(computed, _run(session, computed, batch), strict=True))
-        _update(sketches, _without_masks(outputs, masking), batch.ids)
-        sketches.images += len(batch.ids)
-        if on_batch is not None:
-            on_batch(sketches.images)
+    measurement = _Measurement(model)
+    images = 0
+    with Workers(threads, measurement.empty) as workers:
+        for batch in batches:
+            _check_batch(batch, measurement.inputs)
+            workers.measure(measurement.add, measurement.parts(batch))
+            images += len(batch.ids)
+            if on_batch is not None:
+                on_batch(images)
+        sketches = workers.merged()
     if sketches.images == 0:
         raise CalibrationError("no image to calibrate with; give at least one, better a few hundred")
     return sketches
+
+
+@final
+class _Measurement:
+    """What one part of a batch adds to the sketches of a graph."""
+
+    def __init__(self, model: ModelProto) -> None:
+        graph = Graph(model)
+        self.inputs = graph.inputs
+        self._measured, self._masking = graph.activations(), _masking(graph)
+        computed = [name for name in self._measured if name not in graph.inputs]
+        self._session = MeasuredSession(model, computed)
+        self._images_a_run = _images_a_run(graph)
+
+    def parts(self, batch: Batch) -> Iterator[Batch]:
+        """As many images as the graph takes at least: one, where its batch is dynamic."""
+        for start in range(0, len(batch.ids), self._images_a_run):
+            rows = slice(start, start + self._images_a_run)
+            yield Batch(batch.ids[rows], {name: values[rows] for name, values in batch.feeds.items()})
+
+    def empty(self) -> Sketches:
+        """Of no image."""
+        return Sketches(0, {name: Sketch() for name in self._measured})
+
+    def add(self, part: Batch, sketches: Sketches) -> None:
+        """Runs the images and counts what every tensor holds."""
+        inputs = {name: part.feeds[name] for name in self._measured if name in part.feeds}
+        _update(sketches, _without_masks(inputs, self._masking), part.ids)  # first: poison is named where it came in
+        _update(sketches, _without_masks(_run(self._session, part), self._masking), part.ids)
+        sketches.images += len(part.ids)
 
 
 def _masking(graph: Graph) -> frozenset[str]:
@@ -87,30 +116,9 @@ def _passes_a_mask_on(node: NodeProto, masking: set[str]) -> bool:
     return node.op_type in _MASK_OPERATORS and node.output[0] in masking
 
 
-def _with_outputs(model: ModelProto, names: Sequence[str]) -> ModelProto:
-    extended = ModelProto()
-    extended.CopyFrom(model)
-    already = {output.name for output in model.graph.output}
-    extended.graph.output.extend(
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names if name not in already
-    )
-    return extended
-
-
-def _session(model: ModelProto, threads: int) -> Any:
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    # ALL would lay tensors out for this machine's caches, and undo it for each of our outputs.
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    try:
-        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own errors share no base class
-        raise GraphRefused(f"onnxruntime cannot load the graph to measure it: {error}") from error
+def _images_a_run(graph: Graph) -> int:
+    fixed = {size for name in graph.inputs for size in (graph.shape(name) or ())[:1] if size is not None}
+    return max(fixed, default=1)
 
 
 def _check_batch(batch: Batch, inputs: Sequence[str]) -> None:
@@ -124,14 +132,13 @@ def _check_batch(batch: Batch, inputs: Sequence[str]) -> None:
             )
 
 
-def _run(session: Any, names: Sequence[str], batch: Batch) -> list[NDArray[np.float32]]:
+def _run(session: MeasuredSession, batch: Batch) -> dict[str, NDArray[np.float32]]:
     from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
     try:
-        outputs: list[NDArray[np.float32]] = session.run(list(names), dict(batch.feeds))
+        return session.run(batch.feeds)
     except (Fail, InvalidArgument, RuntimeException) as error:
-        raise CalibrationError(f"the graph does not run on images {_span(batch.ids)}: {error}") from error
-    return outputs
+        raise CalibrationError(f"the graph does not run on {_span(batch.ids)}: {error}") from error
 
 
 def _update(sketches: Sketches, values: Mapping[str, NDArray[np.float32]], ids: Sequence[str]) -> None:
@@ -150,10 +157,10 @@ def _poison(tensor: str, values: NDArray[np.float32], ids: Sequence[str]) -> Poi
         bad = int(np.flatnonzero(~np.isfinite(per_image).all(axis=1))[0])
         where, found = f"image {ids[bad]!r}", per_image[bad]
     else:
-        where, found = f"one of the images {_span(ids)}", values.reshape(-1)
+        where, found = f"one of {_span(ids)}", values.reshape(-1)
     value = found[~np.isfinite(found)][0]
     return PoisonedData(f"{where} makes tensor {tensor!r} hold {value}; take the image out, or mend it or the network")
 
 
 def _span(ids: Sequence[str]) -> str:
-    return f"{ids[0]!r} to {ids[-1]!r}" if ids else "(none)"
+    return f"image {ids[0]!r}" if len(ids) == 1 else f"the images {ids[0]!r} to {ids[-1]!r}"

@@ -17,13 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.binning import BINS, add_counts
 from calibration.errors import CalibrationError
 
-BINS = 4096
-"""Bins on each side of zero; 2,048 to 4,096 of them lie within the largest magnitude."""
+__all__ = ["BINS", "Sketch", "Sketches"]
 
 _LEAST_EXPONENT = -100  # below 2**-100 everything shares the middle bin: a float32 scale factor must not overflow
-_CHUNK = 1 << 16  # values binned at a time: the scratch arrays stay in the L2 cache
 _FORMAT = 1
 
 
@@ -61,17 +60,30 @@ class Sketch:
         flat = values.reshape(-1)
         if not flat.size:
             return
-        low, high = float(flat.min()), float(flat.max())  # NaN propagates through both
+        low, high = np.minimum.reduce(flat), np.maximum.reduce(flat)  # NaN propagates through both
         if not (math.isfinite(low) and math.isfinite(high)):
             raise CalibrationError(f"values in [{low}, {high}] are not finite; look for NaN or inf in the data")
-        self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
+        self.minimum, self.maximum = min(self.minimum, float(low)), max(self.maximum, float(high))
         self.count += flat.size
-        magnitude = max(abs(low), abs(high))
+        magnitude = float(max(abs(low), abs(high)))
         if magnitude == 0.0:
             self.zeros += flat.size
             return
         self._grow(_exponent_above(magnitude))
-        self._count(flat)
+        zeros = add_counts(self.counts, flat, np.float32(1.0 / self.width), low, high)
+        self.zeros += zeros
+        self.counts[BINS - 1] -= zeros
+
+    def saturating(self, low: float, high: float) -> int:
+        """How many values a range [low, high] around zero cuts off, to the accuracy of one bin at either end."""
+        edges = np.arange(BINS) * self.width  # of bin i, and of its mirror image, the one nearer to zero
+        above, below = self.counts[BINS - 1 :], self.counts[BINS - 1 :: -1]  # (BINS,) each, outwards from bin 0
+        cut = 0
+        if high < self.maximum:
+            cut += int(above[1:][edges[1:] >= high].sum())
+        if low > self.minimum:
+            cut += int(below[1:][edges[1:] >= -low].sum())
+        return cut
 
     def merge(self, other: Sketch) -> None:
         """Adds what the other sketch counted."""
@@ -91,22 +103,6 @@ class Sketch:
             self.counts = _coarser(self.counts, exponent - self.exponent)
             self.exponent = exponent
         return self.exponent
-
-    def _count(self, flat: NDArray[np.float32]) -> None:
-        bins_per_unit = np.float32(1.0 / self.width)
-        middle = BINS - 1
-        size = min(_CHUNK, flat.size)
-        scaled, numbers = np.empty(size, np.float32), np.empty(size, np.intp)
-        for start in range(0, flat.size, _CHUNK):
-            chunk = flat[start : start + _CHUNK]
-            scratch, number = scaled[: chunk.size], numbers[: chunk.size]
-            np.multiply(chunk, bins_per_unit, out=scratch)
-            np.copyto(number, scratch, casting="unsafe")  # truncates towards zero, as halving in _coarser does
-            number += middle
-            self.counts += np.bincount(number, minlength=self.counts.size)
-            zeros = chunk.size - int(np.count_nonzero(chunk))
-            self.zeros += zeros
-            self.counts[middle] -= zeros
 
 
 def _exponent_above(magnitude: float) -> int:

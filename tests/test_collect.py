@@ -8,10 +8,12 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
-from onnx_networks import NetworkBuilder, images, residual
+from onnx.reference import ReferenceEvaluator
+from onnx_networks import NetworkBuilder, attention, images, residual
 
 from calibration.collect import Batch, collect
 from calibration.errors import CalibrationError, GraphRefused, PoisonedData
+from calibration.graph import Graph
 from calibration.prepare import prepared
 from calibration.statistics import Sketches
 
@@ -51,17 +53,53 @@ def test_what_a_relu_reads_is_measured_where_it_has_another_use() -> None:
     assert {"out", "both"} <= set(sketches.tensors)
 
 
-def test_one_sample_at_a_time_and_all_at_once_measure_the_same_images() -> None:
-    model, values = prepared(residual(widths=(8, 16))), images(12, 1, 8, 8)
-    one, all_at_once = (collect(model, batches_of(values, size), threads=1) for size in (1, 12))
-    assert {name: s.count for name, s in one.tensors.items()} == {n: s.count for n, s in all_at_once.tensors.items()}
-    assert np.array_equal(one.tensors["image"].counts, all_at_once.tensors["image"].counts)
+def contents(sketches: Sketches) -> dict[str, object]:
+    return {name: (s.minimum, s.maximum, s.zeros, s.counts.tobytes()) for name, s in sketches.tensors.items()}
 
 
-def test_the_same_pass_gives_the_same_sketches_bit_for_bit() -> None:
-    model, values = prepared(residual(widths=(8, 16))), images(12, 1, 8, 8)
-    one, two = (collect(model, batches_of(values, 5), threads=1) for _ in range(2))
-    assert all(np.array_equal(one.tensors[name].counts, two.tensors[name].counts) for name in one.tensors)
+@pytest.mark.parametrize("network", [residual(widths=(8, 12)), attention()], ids=["blocked", "sequence"])
+def test_batches_and_threads_change_no_bit_of_the_sketches(network: onnx.ModelProto) -> None:
+    model = prepared(network)
+    name, shape = Graph(model).inputs[0], Graph(model).shape(Graph(model).inputs[0]) or ()
+    values = images(13, *(size or 1 for size in shape[1:]))
+    expected = collect(model, batches_of(values, 13, name), threads=1)
+    for size, threads in ((1, 1), (5, 1), (13, 2), (4, 3)):
+        assert contents(collect(model, batches_of(values, size, name), threads=threads)) == contents(expected)
+    assert expected.images == 13
+
+
+@pytest.mark.parametrize("width", [8, 16, 20, 24])
+def test_tensors_that_onnxruntime_keeps_in_blocks_are_measured_as_they_are(width: int) -> None:
+    model, values = prepared(residual(widths=(width, 16))), images(3, 1, 8, 8)
+    sketches = collect(model, batches_of(values, 3), threads=1)
+    outputs = ReferenceEvaluator(model_with_all_outputs(model)).run(None, {"image": values})
+    found = dict(zip((output.name for output in model_with_all_outputs(model).graph.output), outputs, strict=True))
+    for name, sketch in sketches.tensors.items():
+        array = values if name == "image" else found[name]
+        assert sketch.count == array.size
+        assert sketch.zeros == pytest.approx((array == 0).sum(), abs=2)
+        assert (sketch.minimum, sketch.maximum) == pytest.approx((array.min(), array.max()), rel=1e-4, abs=1e-5)
+
+
+def model_with_all_outputs(model: onnx.ModelProto) -> onnx.ModelProto:
+    extended = onnx.ModelProto()
+    extended.CopyFrom(model)
+    del extended.graph.output[:]
+    extended.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+        for node in model.graph.node
+        for name in node.output
+    )
+    return extended
+
+
+def test_a_graph_of_a_fixed_batch_runs_in_batches_of_that_size() -> None:
+    net = NetworkBuilder()
+    net.linear(net.spatial_mean(net.node("Relu", net.conv("image", 1, 8))), 8, 4, output="logits")
+    model = prepared(net.model({"image": [4, 1, 8, 8]}, {"logits": [4, 4]}))
+    sketches = collect(model, batches_of(images(8, 1, 8, 8), 8), threads=1)
+    assert sketches.images == 8
+    assert sketches.tensors["logits"].count == 32
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
@@ -80,7 +118,7 @@ def test_an_activation_that_overflows_names_image_and_tensor() -> None:
         collect(model, batches_of(values, 3), threads=1)
 
 
-def test_a_poisoned_tensor_whose_rows_are_not_images_names_the_batch() -> None:
+def test_a_poisoned_tensor_whose_rows_are_not_images_names_what_ran_together() -> None:
     net = NetworkBuilder()
     net.node("MatMul", net.node("Log", net.node("Transpose", "image"), output="logarithm"), "image", output="gram")
     values = np.ones((3, 4), np.float32)
@@ -88,7 +126,7 @@ def test_a_poisoned_tensor_whose_rows_are_not_images_names_the_batch() -> None:
     with pytest.raises(
         PoisonedData, match="one of the images 'digit-0' to 'digit-2' makes tensor 'logarithm' hold nan"
     ):
-        collect(prepared(net.model({"image": ["batch", 4]}, {"gram": [4, 4]})), batches_of(values, 3), threads=1)
+        collect(prepared(net.model({"image": [3, 4]}, {"gram": [4, 4]})), batches_of(values, 3), threads=1)
 
 
 def test_no_image_at_all_is_refused() -> None:
@@ -105,7 +143,7 @@ def test_a_batch_with_other_inputs_or_another_number_of_images_is_refused() -> N
 
 
 def test_images_of_a_wrong_shape_are_named() -> None:
-    with pytest.raises(CalibrationError, match="the graph does not run on images 'digit-0' to 'digit-1': "):
+    with pytest.raises(CalibrationError, match="the graph does not run on image 'digit-0': "):
         collect(prepared(residual(widths=(8,))), batches_of(images(2, 3, 8, 8), 2), threads=1)
 
 

@@ -75,6 +75,23 @@ def test_more_values_than_one_chunk_are_counted_like_numpy_counts_them() -> None
     assert np.array_equal(sketch.magnitudes, expected)
 
 
+def test_what_a_relu_leaves_is_counted_like_numpy_counts_it() -> None:
+    values = np.maximum(np.random.default_rng(0).normal(size=100_000), 0).astype(np.float32)
+    sketch = sketch_of(values)
+    expected, _ = np.histogram(values[values > 0], bins=np.arange(BINS + 1) * sketch.width)
+    assert np.array_equal(sketch.magnitudes, expected)
+    assert sketch.zeros == np.count_nonzero(values == 0)
+
+
+def test_a_range_cuts_off_the_values_outside_of_it() -> None:
+    values = np.random.default_rng(0).normal(size=100_000).astype(np.float32)
+    sketch = sketch_of(values)
+    assert sketch.saturating(sketch.minimum, sketch.maximum) == 0
+    low, high = -512 * sketch.width, 256 * sketch.width
+    assert sketch.saturating(low, high) == np.count_nonzero((values < low) | (values > high)) > 0
+    assert sketch_of(np.zeros(3, np.float32)).saturating(0.0, 0.0) == 0
+
+
 @pytest.mark.parametrize("constant", [0.0, 3.5, -2.0])
 def test_a_constant_tensor_has_a_sketch_too(constant: float) -> None:
     sketch = sketch_of(np.full((4, 3), constant, np.float32), np.full((2, 3), constant, np.float32))
