@@ -1,0 +1,111 @@
+"""The best of edgestill beside the best of its peers, a family of runtimes at a time; then every figure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from benchmarks.quality_part import Quality, best
+from benchmarks.subjects import Subject
+from benchmarks.tables import decibels, percent, table
+from benchmarks.tools import FAMILIES, OURS
+
+MORE_DB = 0.05
+"""Below it two SQNR print the same."""
+
+
+def quality_tables(found: Mapping[str, tuple[Subject, list[Quality]]]) -> Iterator[str]:
+    """SQNR by family, then all."""
+    for family in FAMILIES:
+        yield f"\n### Output SQNR in dB and agreement with FP32, {family}\n"
+        head = (
+            "network",
+            "edgestill",
+            "best peer",
+            "best peer at its defaults",
+            "at least the best",
+            "agreement: ours",
+            "best peer's",
+        )
+        yield from table(head, [_row(subject, each, family) for subject, each in found.values()])
+    yield "\n### Every graph: SQNR in dB, SQNR of what tells the images apart, agreement, multiply-adds in INT8\n"
+    yield from table(("network", "tool", "graph", "SQNR", "apart", "agreement", "INT8"), _all(found))
+
+
+def accuracy_tables(found: Mapping[str, tuple[Subject, list[Quality]]]) -> Iterator[str]:
+    """Trained networks: accuracy on the labels, agreement with FP32."""
+    for family in FAMILIES:
+        yield f"\n### Trained on digits of 96x96: accuracy and agreement with FP32, {family}\n"
+        head = (
+            "network",
+            "FP32",
+            "edgestill",
+            "best peer",
+            "worst peer",
+            "agreement: ours",
+            "best peer's",
+            "SQNR: ours",
+            "best peer's",
+        )
+        yield from table(head, [_accuracy_row(subject, each, family) for subject, each in found.values()])
+
+
+def _row(subject: Subject, found: list[Quality], family: str) -> tuple[str, ...]:
+    ours, peer, usual = (
+        best(found, family, "sqnr_db", ours=True),
+        best(found, family, "sqnr_db", ours=False),
+        best(found, family, "sqnr_db", ours=False, defaults=True),
+    )
+    agreed = [best(found, family, "agreement", ours=mine) for mine in (True, False)]
+    met = ""
+    if ours is not None and peer is not None:
+        met = "yes" if ours.figures["sqnr_db"] >= peer.figures["sqnr_db"] - MORE_DB else "no"
+    return (subject.title, *map(_in_words, (ours, peer, usual)), met, *(_share(each, "agreement") for each in agreed))
+
+
+def _accuracy_row(subject: Subject, found: list[Quality], family: str) -> tuple[str, ...]:
+    ours, peer = (best(found, family, "accuracy", ours=mine) for mine in (True, False))
+    fitting = [each for each in found if each.tool.name != OURS and each.scheme in FAMILIES[family]]
+    worst = min(
+        (each for each in fitting if "accuracy" in each.figures),
+        key=lambda each: float(each.figures["accuracy"]),
+        default=None,
+    )
+    agreed = [best(found, family, "agreement", ours=mine) for mine in (True, False)]
+    clean = [best(found, family, "sqnr_db", ours=mine) for mine in (True, False)]
+    float_accuracy = next((each.figures["fp32_accuracy"] for each in found if "accuracy" in each.figures), None)
+    return (
+        subject.title,
+        "" if float_accuracy is None else percent(float_accuracy),
+        *(_share(each, "accuracy") for each in (ours, peer, worst)),
+        *(_share(each, "agreement") for each in agreed),
+        *(_in_words(each) for each in clean),
+    )
+
+
+def _in_words(quality: Quality | None) -> str:
+    if quality is None:
+        return "none"
+    scheme = "" if quality.tool.name == OURS else f" {quality.scheme}"
+    name = quality.tool.method if quality.tool.name == OURS else quality.tool.title
+    return f"{decibels(quality.figures['sqnr_db'])} ({name}{scheme})"
+
+
+def _share(quality: Quality | None, key: str) -> str:
+    return "none" if quality is None else percent(quality.figures[key])
+
+
+def _all(found: Mapping[str, tuple[Subject, list[Quality]]]) -> Iterator[tuple[str, ...]]:
+    for subject, each in found.values():
+        for quality in each:
+            figures = quality.figures
+            shown = (
+                (figures["error"][:80], "", "", "")
+                if "error" in figures
+                else (
+                    decibels(figures["sqnr_db"]),
+                    decibels(figures["sqnr_apart_db"]),
+                    percent(figures["agreement"]),
+                    percent(figures["int8_share"]),
+                )
+            )
+            yield (subject.title, quality.tool.title, quality.scheme, *shown)
