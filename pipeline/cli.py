@@ -191,17 +191,25 @@ def _quantize(
 
 @app.command("lint")
 def _lint(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="A Q/DQ graph, whoever wrote it.")],
-    family: Annotated[
-        list[str], typer.Option(help="Placement family; may be repeated: cpu, tensorrt-rtx, tensorrt, …")
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A Q/DQ graph or a calibration cache of TensorRT, whoever wrote it.")
     ],
+    family: Annotated[
+        list[str] | None,
+        typer.Option(help="Placement family of a graph; may be repeated: cpu, tensorrt-rtx, tensorrt, …"),
+    ] = None,
+    model: Annotated[Path | None, typer.Option(metavar="MODEL.onnx", help="The graph that a cache is for.")] = None,
+    tensorrt_version: Annotated[
+        str | None, typer.Option(metavar="X.Y.Z", help="The TensorRT that is to take a cache.")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 on warnings too.")] = False,
     as_json: Json_ = False,
 ) -> None:
     """Say what a runtime would take wrongly, or in float, without a word; exit 1 with errors."""
     from pipeline.commands.lint import LintRequest, lint
 
-    _finish(lambda _: lint(LintRequest(model, tuple(family), strict)), as_json)
+    request = LintRequest(file, tuple(family or ()), strict, model, tensorrt_version)
+    _finish(lambda _: lint(request), as_json)
 
 
 @app.command("build")

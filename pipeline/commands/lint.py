@@ -1,12 +1,14 @@
-"""`edgestill lint`: what a runtime would make of a Q/DQ graph without saying so."""
+"""`edgestill lint`: what a runtime would make of a Q/DQ graph or a calibration cache without saying so."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import NotAcceptable, RecipeError
+from calibration.errors import CalibrationError
+from engines.base import sha256_of_file
+from pipeline.errors import IntegrityError, NotAcceptable, RecipeError
 from pipeline.outcome import Outcome
 from pipeline.quantization import loaded_graph
 from pipeline.quantization_settings import checked_families, resolved_family
@@ -21,30 +23,70 @@ if TYPE_CHECKING:
 class LintRequest:
     """What the command line asked for."""
 
-    model: Path
-    families: tuple[str, ...]
+    file: Path
+    """A Q/DQ graph, or a calibration cache of TensorRT: its content says which."""
+    families: tuple[str, ...] = ()
+    """Of a graph."""
     strict: bool = False
     """Whether warnings count too."""
+    model: Path | None = None
+    """The graph of a cache."""
+    tensorrt_version: str | None = None
+    """Of the TensorRT that is to take a cache."""
 
 
 def lint(request: LintRequest) -> Outcome:
     """Exit 1 with errors, or, where asked to be strict, with warnings."""
+    from calibration.tensorrt_cache_lint import is_cache
+
+    for path in (request.file, *([request.model] if request.model else [])):
+        if not path.is_file():
+            raise RecipeError(f"{path}: there is no such file")
+    if is_cache(request.file.read_bytes()[:4096]):
+        if request.families:
+            raise RecipeError(f"{request.file}: is a calibration cache, which no --family shapes; leave it out")
+        return _outcome(request, {"cache": str(request.file)}, {"cache": _of_cache(request)})
+    if request.model or request.tensorrt_version:
+        raise RecipeError(f"{request.file}: is no calibration cache; --model and --tensorrt-version are for one")
+    return _outcome(request, {"model": str(request.file)}, _of_graph(request))
+
+
+def _of_graph(request: LintRequest) -> dict[str, tuple[Finding, ...]]:
     from calibration import lint as linter
 
+    if not request.families:
+        raise RecipeError(f"{request.file}: say with --family whose rules it is to keep")
     try:
         checked_families(request.families)
     except ValueError as error:
         raise RecipeError(str(error)) from error
-    if not request.model.is_file():
-        raise RecipeError(f"{request.model}: there is no such file")
-    model = loaded_graph(request.model)
-    found = {family: linter.lint(model, resolved_family(family)) for family in request.families}
+    model = loaded_graph(request.file)
+    return {family: linter.lint(model, resolved_family(family)) for family in request.families}
+
+
+def _of_cache(request: LintRequest) -> tuple[Finding, ...]:
+    from calibration.cache_origin import loaded_origin
+    from calibration.tensorrt_cache_lint import lint_cache
+    from calibration.tensorrt_cache_subject import LintedGraph, Subject
+    from calibration.tensorrt_version import wanted_version
+
+    try:
+        wanted = wanted_version(request.tensorrt_version) if request.tensorrt_version else None
+    except CalibrationError as error:
+        raise RecipeError(str(error)) from error
+    try:
+        origin = loaded_origin(request.file)
+    except CalibrationError as error:
+        raise IntegrityError(str(error)) from error
+    graph = LintedGraph(loaded_graph(request.model), sha256_of_file(request.model)) if request.model else None
+    return lint_cache(Subject(request.file.read_bytes(), origin, graph, wanted))
+
+
+def _outcome(request: LintRequest, document: dict[str, Any], found: dict[str, tuple[Finding, ...]]) -> Outcome:
     severities = {finding.severity for findings in found.values() for finding in findings}
     bad = "error" in severities or (request.strict and bool(severities))
-    document = {
-        "model": str(request.model),
-        "families": {family: [finding.to_json() for finding in findings] for family, findings in found.items()},
-    }
+    told = {name: [finding.to_json() for finding in findings] for name, findings in found.items()}
+    document |= {"findings": told["cache"]} if "cache" in document else {"families": told}
     return Outcome(document, lambda console: _show(console, found), NotAcceptable.exit_code if bad else 0)
 
 

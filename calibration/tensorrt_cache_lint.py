@@ -1,0 +1,29 @@
+"""Calibration caches that a TensorRT would ignore, refuse, or take wrongly without a word."""
+
+from __future__ import annotations
+
+from calibration.lint import Finding
+from calibration.tensorrt_cache_graph_rules import GRAPH_RULES
+from calibration.tensorrt_cache_rules import FILE_RULES
+from calibration.tensorrt_cache_subject import CacheRule, Subject
+
+CACHE_RULES: tuple[CacheRule, ...] = (*FILE_RULES, *GRAPH_RULES)
+
+_VERSIONS = "TensorRT 8 to 10"
+_TEXT_BYTES = 1024
+
+
+def is_cache(data: bytes) -> bool:
+    """Whether bytes are meant as a calibration cache: text, where an ONNX file is binary from its first byte on."""
+    head = data[:_TEXT_BYTES]
+    return head.startswith(b"TRT-") or (bool(head.strip()) and all(byte >= 32 or byte in b"\t\r\n" for byte in head))
+
+
+def lint_cache(subject: Subject) -> tuple[Finding, ...]:
+    """What a TensorRT would make of the cache, errors first; empty where it takes it as it is meant."""
+    found = [
+        Finding(rule.name, rule.severity, where, what, rule.why, rule.advice, rule.source, _VERSIONS)
+        for rule in CACHE_RULES
+        for where, what in rule.finds(subject)
+    ]
+    return tuple(sorted(found, key=lambda finding: finding.severity != "error"))
