@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from pipeline.artifact import Splits
 from pipeline.context import Context
-from pipeline.errors import IntegrityError, RecipeError
+from pipeline.errors import DataRejected, IntegrityError, RecipeError
 from pipeline.interface import IMAGE, InputSpec, Interface
 from pipeline.preprocess import Preprocess
 from pipeline.samples import (
@@ -91,12 +91,16 @@ class Source(BaseModel):
             return BUILT_IN[self.source](task)
         if self.npz is not None:
             return npz(path, task, axes)
-        if task.name != "classification":
+        samples = ImageFolder(path)
+        try:
+            names = np.asarray(samples.classes)
+            samples.labels, samples.classes = task.checked_labels(samples.labels, names, len(samples), name)
+        except DataRejected as error:
             raise RecipeError(
-                f"[data] folder '{name}' says one class for each image, which the task '{task.name}' does not learn; "
-                "give its labels in a npz or by a factory"
-            )
-        return ImageFolder(path)
+                f"[data] folder '{name}' says one class for each image, which the task '{task.name}' does not take "
+                f"({error}); give its labels in a npz or by a factory"
+            ) from error
+        return samples
 
 
 @dataclass(frozen=True)

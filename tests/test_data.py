@@ -15,13 +15,14 @@ from pydantic import ValidationError
 from small_training import IMAGES, arrays, context_in, dataset_in, save_npz, splits_in
 
 from pipeline.artifact import Splits
-from pipeline.data import content_digest, open_dataset, read_interface
+from pipeline.data import Source, content_digest, open_dataset, read_interface
 from pipeline.errors import DataRejected, IntegrityError, RecipeError
 from pipeline.interface import InputSpec
 from pipeline.samples import npz
 from pipeline.splits import SPLITS
 from pipeline.stages.data import Data
 from pipeline.tasks import TASKS
+from pipeline.tasks.classification import OneOfSeveral
 
 OWN_SPLITS = np.array([*["train"] * 6, "validation", "calibration", "test", "test"] * 6)
 
@@ -355,14 +356,22 @@ def test_a_task_that_does_not_take_such_inputs_says_so(tmp_path: Path) -> None:
     assert message.startswith("[data] the task 'segmentation' does not take inputs 'images' of shape (8, 6) (")
 
 
-def test_a_folder_of_classes_is_for_classification_alone(tmp_path: Path) -> None:
+def test_a_folder_of_classes_is_for_every_task_that_takes_one_class_a_sample(tmp_path: Path) -> None:
     photos(tmp_path)
     with pytest.raises(RecipeError) as caught:
         splits_in(tmp_path, task="segmentation", folder="photos")
-    assert str(caught.value) == (
-        "[data] folder 'photos' says one class for each image, which the task 'segmentation' does not learn; "
-        "give its labels in a npz or by a factory"
+    message = str(caught.value)
+    assert message.startswith(
+        "[data] folder 'photos' says one class for each image, which the task 'segmentation' does not take (photos: "
     )
+    assert message.endswith("; give its labels in a npz or by a factory")
+
+    class Mine(OneOfSeveral):
+        name = "mine"
+
+    samples = Source(folder="photos").open(tmp_path, Mine())
+    assert samples.classes == ("ant", "bee")
+    assert samples.labels.tolist() == [0] * 10 + [1] * 10
 
 
 def test_the_interface_is_read_without_the_data(tmp_path: Path) -> None:
