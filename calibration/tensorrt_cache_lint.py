@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from calibration.lint import Finding
 from calibration.tensorrt_cache_graph_rules import GRAPH_RULES
 from calibration.tensorrt_cache_rules import FILE_RULES
@@ -11,12 +13,14 @@ CACHE_RULES: tuple[CacheRule, ...] = (*FILE_RULES, *GRAPH_RULES)
 
 _VERSIONS = "TensorRT 8 to 10"
 _TEXT_BYTES = 1024
+_ENTRY = re.compile(rb"^.+: [0-9a-fA-F]{1,8}\r?$", re.MULTILINE)
 
 
 def is_cache(data: bytes) -> bool:
-    """Whether bytes are meant as a calibration cache: text, where an ONNX file is binary from its first byte on."""
+    """Whether bytes are meant as a calibration cache: its first line, or text with a line `name: digits`."""
     head = data[:_TEXT_BYTES]
-    return head.startswith(b"TRT-") or (bool(head.strip()) and all(byte >= 32 or byte in b"\t\r\n" for byte in head))
+    is_text = all(byte >= 32 or byte in b"\t\r\n" for byte in head)
+    return head.startswith(b"TRT-") or (is_text and _ENTRY.search(head) is not None)
 
 
 def lint_cache(subject: Subject) -> tuple[Finding, ...]:

@@ -163,6 +163,7 @@ def test_errors_come_first_and_every_rule_has_a_name_of_its_own() -> None:
         ("TRT-8601-EntropyCalibration2\nschön: 3c010204\n".encode(), True),
         (network().SerializeToString(), False),
         (b"", False),
+        (b"no graph", False),
         (b"\x89PNG\r\n\x1a\n", False),
     ],
 )
