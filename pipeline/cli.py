@@ -152,6 +152,10 @@ def _quantize(
     out: Annotated[Path | None, typer.Option(help="Folder for the results; default beside the model.")] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
     threads: Annotated[int, typer.Option(min=1)] = 1,
+    repair: Annotated[
+        list[str] | None,
+        typer.Option(help="Tried, and kept where it gains: bias, equalize, auto (both) or none; default bias."),
+    ] = None,
     tensorrt_version: Annotated[
         list[str] | None,
         typer.Option(
@@ -184,7 +188,17 @@ def _quantize(
         return
     versions = tuple(tensorrt_version or ())
     request = QuantizeRequest(
-        model, data, tuple(family), method, preprocess, out, batch_size, threads, versions, show_reasons
+        model,
+        data,
+        tuple(family),
+        method,
+        preprocess,
+        out,
+        batch_size,
+        threads,
+        versions,
+        show_reasons,
+        *((tuple(repair),) if repair else ()),
     )
     _finish(lambda cancellation: quantize(request, _progress(quiet), cancellation), as_json)
 

@@ -13,6 +13,7 @@ from pipeline.cancellation import Cancellation
 from pipeline.errors import DataRejected, NotAcceptable
 from pipeline.progress import Progress
 from pipeline.quantization_settings import CalibrationData, QuantizationSettings, resolved_family
+from pipeline.repair import Repairs, Trial
 
 if TYPE_CHECKING:
     import onnx
@@ -51,6 +52,8 @@ class Quantized:
     """The prepared graph, whose tensors the ranges are of."""
     beside_float16: Mapping[str, Float16] = field(default_factory=dict)
     """By file name: of each TensorRT family INT8 and FP8 with the rest in FP16."""
+    repairs: tuple[Trial, ...] = ()
+    """What each repair brought, kept or not."""
 
     def graphs(self) -> dict[str, onnx.ModelProto]:
         """What there is to build, by file name."""
@@ -67,6 +70,7 @@ class Quantized:
         """What a person must know of it."""
         if self.sketches.images < FEW_IMAGES:
             yield f"ranges of {self.sketches.images} images are shaky: a few hundred are usual"
+        yield from (trial.in_words() for trial in self.repairs)
         yield from self.missing_graphs().values()
         if kept := len(self.float16.kept_in_float32):
             yield f"fp16: {kept} nodes stay FP32; {PLACEMENT} says why"
@@ -95,22 +99,30 @@ def quantized(
                 phase.reach(done)
 
             sketches = collect(model, data.batches(), threads=settings.threads, on_batch=on_batch)
+        repairs = Repairs(model, data, settings) if settings.repair else None
+        if repairs and "equalize" in settings.repair and (equalized := repairs.equalized(model)) is not None:
+            model, sketches = equalized, collect(equalized, data.batches(), threads=settings.threads)
         ranges = ranges_from_sketches(sketches, settings.method)
         placements = {family: place(model, resolved_family(family)) for family in settings.families}
-        int8 = {family: quantize(model, ranges, placement) for family, placement in placements.items()}
+        models, int8 = dict.fromkeys(placements, model), {}
+        for family, placement in placements.items():
+            int8[family] = quantize(model, ranges, placement)
+            if repairs and "bias" in settings.repair:
+                models[family], int8[family] = repairs.bias_corrected(model, ranges, family, placement, int8[family])
         # Half precision must hold every value that was seen, whatever the INT8 method cuts off.
         extremes = ranges_from_sketches(sketches, "minmax")
         float16 = _float16(model, extremes)
-        beside = _beside_float16(model, ranges, extremes, placements, int8)
+        beside = _beside_float16(model, models, ranges, extremes, placements, int8)
     except PoisonedData as error:
         raise DataRejected(str(error)) from error
     except GraphRefused as error:
         raise NotAcceptable(f"{graph.name}: {error}") from error
     except CalibrationError as error:
         raise DataRejected(str(error)) from error
+    trials = tuple(repairs.trials) if repairs else ()
     if sketches.images != data.samples:
         raise DataRejected(f"{sketches.images} images were calibrated, {data.samples} were asked for")
-    return Quantized(sketches, ranges, int8, float16, placements, model, beside)
+    return Quantized(sketches, ranges, int8, float16, placements, model, beside, trials)
 
 
 def loaded_graph(graph: Path) -> onnx.ModelProto:
@@ -137,6 +149,7 @@ def _float16(model: onnx.ModelProto, extremes: Ranges) -> Float16:
 
 def _beside_float16(
     model: onnx.ModelProto,
+    corrected: Mapping[str, onnx.ModelProto],
     ranges: Ranges,
     extremes: Ranges,
     placements: Mapping[str, Placement],
@@ -149,7 +162,7 @@ def _beside_float16(
     for family, placement in placements.items():
         if not FAMILY[placement.family].takes_float16:
             continue
-        mixed = partial(with_float16_rest, int8[family], model, extremes)
+        mixed = partial(with_float16_rest, int8[family], corrected[family], extremes)
         found[f"{family}.int8+fp16.onnx"] = _or_reason(f"{family} INT8 with FP16", mixed)
         fp8 = partial(fp8_graph, model, ranges, placement, extremes)
         found[f"{family}.fp8.onnx"] = _or_reason(f"{family} FP8", fp8)
@@ -175,6 +188,7 @@ def placement_document(quantized: Quantized) -> dict[str, Any]:
     placements = {family: placement.to_json() for family, placement in quantized.placements.items()}
     return {
         "families": placements,
+        "repairs": [trial.to_json() for trial in quantized.repairs],
         "float32_in_fp16": dict(quantized.float16.kept_in_float32),
         "missing_graphs": quantized.missing_graphs(),
     }

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from calibration import FAMILIES, METHODS
 from calibration.errors import CalibrationError
@@ -16,6 +16,12 @@ from pipeline.names import unknown
 
 if TYPE_CHECKING:
     from calibration.collect import Batch
+
+Repair = Literal["equalize", "bias"]
+REPAIRS: tuple[Repair, ...] = get_args(Repair)
+"""In the order in which they are tried."""
+DEFAULT_REPAIR: tuple[Repair, ...] = ("bias",)
+"""It costs a few forward passes over a few samples; equalization may cost a second calibration pass."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,31 @@ class QuantizationSettings:
     threads: int = 1
     cache_versions: tuple[str, ...] = ()
     """Versions of TensorRT, such as 10.3.0, that a calibration cache is written for."""
+    repair: tuple[Repair, ...] = DEFAULT_REPAIR
+    """What is tried on the graphs, and kept where it brings something."""
+
+
+def checked_repair(repair: Any) -> tuple[Repair, ...]:
+    """Names of repairs, or `auto` alone for all, `none` for none; raises ValueError with the nearest right name."""
+    if isinstance(repair, str):
+        repair = (repair,)
+    if not isinstance(repair, list | tuple) or not all(isinstance(each, str) for each in repair):
+        raise ValueError(f"repair must be a name or an array of names, found {repair!r}")
+    if tuple(repair) in (("auto",), ("none",)):
+        return REPAIRS if repair[0] == "auto" else ()
+    for name in repair:
+        if name not in REPAIRS:
+            raise ValueError(unknown("repair", name, (*REPAIRS, "auto", "none")))
+    return tuple(name for name in REPAIRS if name in repair)
+
+
+def check_repair_beside_caches(repair: Sequence[str], cache_versions: Sequence[str]) -> None:
+    """Raises ValueError where a cache would be used beside a graph that it is not of."""
+    if "equalize" in repair and cache_versions:
+        raise ValueError(
+            "repair 'equalize' changes the weights, and a calibration cache is used beside the graph as it was "
+            "exported; leave one of them out"
+        )
 
 
 def resolved_family(family: str) -> str:

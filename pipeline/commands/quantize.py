@@ -23,11 +23,14 @@ from pipeline.outcome import Outcome
 from pipeline.progress import Progress
 from pipeline.quantization import PLACEMENT, Quantized, model_bytes, placement_document, quantized
 from pipeline.quantization_settings import (
+    DEFAULT_REPAIR,
     CalibrationData,
     QuantizationSettings,
+    check_repair_beside_caches,
     checked_cache_versions,
     checked_families,
     checked_method,
+    checked_repair,
 )
 from pipeline.tensorrt_ranges import write_for_tensorrt
 from pipeline.workspace import disk_errors_explained
@@ -53,6 +56,8 @@ class QuantizeRequest:
     """Versions of TensorRT that get a calibration cache."""
     explain: bool = False
     """Whether to print the reason of every node, not of the products in float alone."""
+    repair: tuple[str, ...] = DEFAULT_REPAIR
+    """What is tried, and kept where it brings something."""
 
 
 def quantize(request: QuantizeRequest, progress: Progress, cancellation: Cancellation) -> Outcome:
@@ -64,7 +69,9 @@ def quantize(request: QuantizeRequest, progress: Progress, cancellation: Cancell
     _check(request)
     inputs = graph_inputs(request.model)
     batch_size = size_of_batches(inputs, request.batch_size)
-    settings = QuantizationSettings(request.method, request.families, request.threads, request.cache_versions)
+    settings = QuantizationSettings(
+        request.method, request.families, request.threads, request.cache_versions, checked_repair(request.repair)
+    )
     result = quantized(request.model, _data(request, inputs, batch_size), settings, progress, cancellation)
     folder = request.out or request.model.parent
     files = _write(result, folder, request.model.stem)
@@ -89,6 +96,7 @@ def _check(request: QuantizeRequest) -> None:
         checked_method(request.method)
         checked_families(request.families)
         checked_cache_versions(request.cache_versions)
+        check_repair_beside_caches(checked_repair(request.repair), request.cache_versions)
     except ValueError as error:
         raise RecipeError(str(error)) from error
     for path in (request.model, request.data, *([request.preprocess] if request.preprocess else [])):

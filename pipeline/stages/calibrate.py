@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, final
 
 import numpy as np
-from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_validator
 
 from engines import ENGINES
 from pipeline import atomic
@@ -18,11 +18,15 @@ from pipeline.errors import DataRejected
 from pipeline.names import checked_distinct
 from pipeline.quantization import PLACEMENT, model_bytes, placement_document, quantized
 from pipeline.quantization_settings import (
+    DEFAULT_REPAIR,
     CalibrationData,
     QuantizationSettings,
+    Repair,
+    check_repair_beside_caches,
     checked_cache_versions,
     checked_families,
     checked_method,
+    checked_repair,
     resolved_family,
 )
 from pipeline.stage import Stage
@@ -37,7 +41,7 @@ class Calibrate(Stage):
     """`[calibrate]`."""
 
     name: ClassVar[str] = "calibrate"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     needs: ClassVar[tuple[type[Artifact], ...]] = (Splits, Graph)
     makes: ClassVar[type[Artifact]] = Graphs
     tools: ClassVar[tuple[str, ...]] = ("onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
@@ -54,6 +58,14 @@ class Calibrate(Stage):
     tensorrt_cache: Annotated[tuple[str, ...], AfterValidator(checked_cache_versions)] = ()
     """Versions of TensorRT 8.x to 10.x, such as 10.3.0, that get a calibration cache."""
 
+    repair: Annotated[tuple[Repair, ...], BeforeValidator(checked_repair)] = DEFAULT_REPAIR
+    """What is tried, and kept where it brings something; "auto" is all there are, "none" none."""
+
+    @model_validator(mode="after")
+    def _caches_are_of_the_exported_graph(self) -> Calibrate:
+        check_repair_beside_caches(self.repair, self.tensorrt_cache)
+        return self
+
     def surroundings(self) -> Mapping[str, Any]:
         return {
             "families": {family: resolved_family(family) for family in self.families},
@@ -64,7 +76,7 @@ class Calibrate(Stage):
     def run(self, inputs: Artifacts, target: Path, context: Context) -> None:
         dataset = open_dataset(inputs[Splits], context)
         indices = self._indices(dataset)
-        settings = QuantizationSettings(self.method, self.families, context.threads, self.tensorrt_cache)
+        settings = QuantizationSettings(self.method, self.families, context.threads, self.tensorrt_cache, self.repair)
         result = quantized(
             inputs[Graph].model,
             CalibrationData(len(indices), lambda: self._batches(dataset, indices)),

@@ -1,0 +1,224 @@
+"""Equalization and bias correction: the same function, the published formulas, and kept only where they gain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import ModelProto, numpy_helper
+from onnx_networks import NetworkBuilder, attention, images, residual
+
+from calibration.bias_correction import bias_corrected
+from calibration.collect import Batch, collect
+from calibration.equalization import channel_amax, equalized, pairs_of, scales_of
+from calibration.placement import place
+from calibration.prepare import prepared
+from calibration.qdq import quantize
+from calibration.quality import compared, session_as_written
+from calibration.ranges import ranges_from_sketches
+from calibration.segments import SegmentedRun
+from pipeline.cancellation import Cancellation
+from pipeline.progress import QuietProgress
+from pipeline.quantization import Quantized, placement_document, quantized
+from pipeline.quantization_settings import (
+    CalibrationData,
+    QuantizationSettings,
+    check_repair_beside_caches,
+    checked_repair,
+)
+
+
+def batches_for(model: ModelProto, count: int = 32, size: int = 8, seed: int = 1) -> list[Batch]:
+    source = model.graph.input[0]
+    values = images(count, *[d.dim_value for d in source.type.tensor_type.shape.dim][1:], seed=seed)
+    starts = range(0, count, size)
+    return [Batch([str(i) for i in range(s, s + size)], {source.name: values[s : s + size]}) for s in starts]
+
+
+def unbalanced(activation: str = "Relu") -> ModelProto:
+    """Inverted residuals whose channels differ by a factor of a hundred, with a depthwise convolution between."""
+    net = NetworkBuilder()
+    spread = np.geomspace(0.1, 10, 32).astype(np.float32)
+
+    def conv(x: str, weight: NDArray[np.float32], bias: NDArray[np.float32], group: int = 1) -> str:
+        kernel = weight.shape[2]
+        inputs = (x, net.weight(weight), net.weight(bias))
+        return net.node("Conv", *inputs, pads=[kernel // 2] * 4, group=group)
+
+    def act(x: str) -> str:
+        if activation == "PRelu":
+            return net.node("PRelu", x, net.weight(np.full((32, 1, 1), 0.2, np.float32)))
+        return net.node(activation, x)
+
+    x = net.node("Relu", net.conv("image", 3, 8))
+    up = net.normal(32, 8, 1, 1, scale=0.4) * spread[:, None, None, None]
+    x = act(conv(x, up, net.normal(32, scale=0.1) * spread))
+    x = act(conv(x, net.normal(32, 1, 3, 3, scale=0.3), net.normal(32, scale=0.1) * spread, group=32))
+    down = net.normal(16, 32, 1, 1, scale=0.3) / spread[None, :, None, None]
+    x = net.node("Relu", conv(x, down, net.normal(16, scale=0.1)))
+    net.linear(net.spatial_mean(x), 16, 10, output="logits")
+    return prepared(net.model({"image": ["batch", 3, 8, 8]}, {"logits": ["batch", 10]}))
+
+
+def shifted() -> ModelProto:
+    """A network whose weights round to something else on average: a large one makes the grid of its channel coarse."""
+    net = NetworkBuilder()
+    x = "image"
+    for c_in, c_out in ((3, 16), (16, 16), (16, 16)):
+        weight = net.normal(c_out, c_in, 3, 3, scale=0.1)
+        weight[:, 0, 1, 1] = 8.0
+        x = net.node("Relu", net.node("Conv", x, net.weight(weight), pads=[1, 1, 1, 1]))
+    net.linear(net.spatial_mean(x), 16, 10, output="logits")
+    return prepared(net.model({"image": ["batch", 3, 8, 8]}, {"logits": ["batch", 10]}))
+
+
+def int8_of(model: ModelProto, family: str) -> ModelProto:
+    ranges = ranges_from_sketches(collect(model, batches_for(model), threads=1), "minmax")
+    return quantize(model, ranges, place(model, family))
+
+
+def sqnr(model: ModelProto, family: str) -> float:
+    return compared(model, int8_of(model, family), batches_for(model, seed=2), threads=1).sqnr_db
+
+
+def calibrated(model: ModelProto, folder: Path, *repair: str, families: tuple[str, ...] = ("tensorrt",)) -> Quantized:
+    onnx.save(model, folder / "own.onnx")
+    data = CalibrationData(64, lambda: iter(batches_for(model, 64, 32)))
+    settings = QuantizationSettings("minmax", families, repair=checked_repair(repair))
+    return quantized(folder / "own.onnx", data, settings, QuietProgress(), Cancellation())
+
+
+@pytest.mark.parametrize("build", [unbalanced, lambda: unbalanced("LeakyRelu"), lambda: unbalanced("PRelu")])
+def test_equalization_leaves_the_function_as_it_is_and_quantizes_better(build: Callable[[], ModelProto]) -> None:
+    model = build()
+    found = equalized(model, batches_for(model), threads=1)
+    assert len(pairs_of(model)) == 3
+    assert compared(model, found, batches_for(model, seed=2), threads=1).sqnr_db > 100
+    assert sqnr(found, "tensorrt") > sqnr(model, "tensorrt") + 3
+
+
+def test_the_scales_are_those_of_the_formula_over_their_geometric_mean() -> None:
+    amax, reach = np.array([1.0, 4.0, 16.0, 0.0]), np.array([1.0, 1.0, 0.25, 1.0])
+    np.testing.assert_allclose(scales_of(amax, reach), [1 / 16 ** (1 / 3), 2 / 16 ** (1 / 3), 8 / 16 ** (1 / 3), 1])
+    np.testing.assert_array_equal(scales_of(np.zeros(2), np.ones(2)), [1, 1])
+
+
+def test_equalized_channels_reach_as_far_as_the_weights_that_read_them() -> None:
+    model = unbalanced()
+    before, after = (
+        channel_amax(each, pairs_of(each), batches_for(model), threads=1)
+        for each in (model, equalized(model, batches_for(model), threads=1))
+    )
+    for pair in pairs_of(model)[1:]:
+        assert np.ptp(np.log(after[pair])) < 0.8 * np.ptp(np.log(before[pair]))
+
+
+def test_a_layer_norm_before_products_is_equalized_and_what_is_not_scale_equivariant_is_left() -> None:
+    model = prepared(attention())
+    found = equalized(model, batches_for(model), threads=1)
+    assert [len(pair.second) for pair in pairs_of(model)] == [3, 1]  # query, key and value; the feed-forward layer
+    assert compared(model, found, batches_for(model, seed=2), threads=1).sqnr_db > 100
+    assert not [pair for pair in pairs_of(unbalanced("HardSwish")) if pair.tensor.startswith("hardswish")]
+
+
+def test_a_weight_that_two_layers_share_is_not_scaled() -> None:
+    net = NetworkBuilder()
+    weight = net.weight(net.normal(4, 4, 3, 3, scale=0.2))
+    x = net.conv("image", 1, 4)
+    for _ in range(2):
+        x = net.node("Relu", net.node("Conv", x, weight, pads=[1, 1, 1, 1]))
+    net.conv(x, 4, 2, output="features")
+    assert pairs_of(prepared(net.model({"image": ["batch", 1, 8, 8]}, {"features": ["batch", 2, 8, 8]}))) == ()
+
+
+def test_a_graph_in_segments_gives_what_it_gives_in_one_run() -> None:
+    model = prepared(residual())
+    whole = session_as_written(model, 1)
+    run = SegmentedRun(model, [node.name for node in model.graph.node if node.op_type == "Conv"], batches_for(model), 1)
+    assert [node.op_type for node in run.stops()] == ["Conv"] * 9
+    for tensors, batch in zip(run.live, batches_for(model), strict=True):
+        assert set(tensors) == {"logits"}
+        np.testing.assert_allclose(tensors["logits"], whole.run(["logits"], dict(batch.feeds))[0], rtol=1e-4, atol=1e-5)
+
+
+def output_means(model: ModelProto, batches: list[Batch], tensor: str) -> NDArray[np.float64]:
+    extended = ModelProto.FromString(model.SerializeToString())
+    extended.graph.output.append(onnx.helper.make_empty_tensor_value_info(tensor))
+    session = session_as_written(extended, 1)
+    values = np.concatenate([session.run([tensor], dict(batch.feeds))[0] for batch in batches])
+    return np.asarray(values.mean(axis=(0, 2, 3), dtype=np.float64), np.float64)
+
+
+@pytest.mark.parametrize("family", ["tensorrt", "cpu-avx2"])
+def test_after_the_correction_each_channel_has_the_mean_of_the_float_graph(family: str) -> None:
+    model = shifted()
+    batches = batches_for(model)
+    ranges = ranges_from_sketches(collect(model, batches, threads=1), "minmax")
+    placement = place(model, family)
+    before = quantize(model, ranges, placement)
+    nodes = [weight.node for weight in placement.weights]
+    corrected = bias_corrected(model, before, nodes, batches, threads=1)
+    after = quantize(corrected, ranges, place(corrected, family))
+    for node in (node for node in model.graph.node if node.name in nodes):
+        wanted = output_means(model, batches, node.output[0])
+        shifts = [np.abs(output_means(each, batches, node.output[0]) - wanted).max() for each in (before, after)]
+        assert shifts[1] < 0.02 * np.abs(wanted).max()
+        assert shifts[1] < 0.5 * shifts[0]
+    unseen = batches_for(model, seed=2)
+    quality = [compared(model, each, unseen, threads=1).sqnr_db for each in (before, after)]
+    assert quality[1] > quality[0] + 1
+
+
+def test_the_bias_of_a_product_is_that_of_the_add_behind_it() -> None:
+    model = prepared(attention())
+    found = int8_of(model, "tensorrt")
+    nodes = [weight.node for weight in place(model, "tensorrt").weights]
+    corrected = bias_corrected(model, found, nodes, batches_for(model), threads=1)
+    new = {tensor.name for tensor in corrected.graph.initializer} - {t.name for t in model.graph.initializer}
+    assert len(new) == 1
+    (reader,) = [node for node in corrected.graph.node if new & set(node.input)]
+    assert reader.op_type == "Add"
+    assert len(corrected.graph.initializer) == len(model.graph.initializer)
+
+
+def test_a_repair_is_kept_where_it_gains_and_says_how_much(tmp_path: Path) -> None:
+    found = calibrated(unbalanced(), tmp_path, "auto", families=("tensorrt", "cpu-vnni"))
+    kept = {(trial.repair, trial.family): trial.kept for trial in found.repairs}
+    assert kept["equalize", "tensorrt"]
+    assert kept["equalize", "cpu-vnni"]
+    trial = found.repairs[0]
+    assert trial.after.sqnr_db > trial.before.sqnr_db + 3
+    assert trial.in_words() in list(found.notes())
+    assert "repair equalize (tensorrt): output SQNR " in trial.in_words()
+    assert trial.in_words().endswith(" on 32 samples: kept")
+    assert placement_document(found)["repairs"][0]["sqnr_db"]["after"] == trial.after.sqnr_db
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in found.measured.graph.initializer}
+    assert any((weights[t.name] != numpy_helper.to_array(t)).any() for t in unbalanced().graph.initializer)
+
+
+def test_a_repair_that_brings_nothing_is_left_out_and_the_graph_is_the_one_without_it(tmp_path: Path) -> None:
+    # Power-of-two weights and scales: nothing is rounded, so nothing can be repaired.
+    net = NetworkBuilder()
+    x = net.node("Relu", net.node("Conv", "image", net.weight(np.eye(4, dtype=np.float32)[:, :, None, None])))
+    net.node("Conv", x, net.weight(np.eye(4, dtype=np.float32)[:, :, None, None]), output="copy")
+    model = prepared(net.model({"image": ["batch", 4, 8, 8]}, {"copy": ["batch", 4, 8, 8]}))
+    repaired, plain = calibrated(model, tmp_path, "auto"), calibrated(model, tmp_path, "none")
+    assert [trial.kept for trial in repaired.repairs] == [False] * len(repaired.repairs)
+    assert repaired.repairs[-1].in_words().endswith(": left out")
+    assert plain.repairs == ()
+    assert repaired.int8["tensorrt"] == plain.int8["tensorrt"]
+
+
+def test_repairs_are_chosen_by_name() -> None:
+    assert checked_repair("auto") == checked_repair(["bias", "equalize"]) == ("equalize", "bias")
+    assert checked_repair("none") == checked_repair([]) == ()
+    with pytest.raises(ValueError, match="repair 'bia' is unknown; did you mean 'bias'"):
+        checked_repair(["bia"])
+    with pytest.raises(ValueError, match="repair must be a name or an array of names, found 3"):
+        checked_repair(3)
+    with pytest.raises(ValueError, match="'equalize' changes the weights, and a calibration cache is used beside"):
+        check_repair_beside_caches(("equalize",), ("10.3.0",))
