@@ -298,7 +298,8 @@ def test_ranges_of_few_images_are_called_shaky_and_those_of_many_are_not(model: 
     few, many = samples()[:8], np.concatenate([samples()] * 4)
     said = shown(quantized(model, saved(model.with_name("x.npz"), x=few), "cpu"))
     assert "ranges of 8 images are shaky: a few hundred are usual" in said
-    assert quantized(model, saved(model.with_name("x.npz"), x=many), "cpu").document["notes"] == []
+    notes = quantized(model, saved(model.with_name("x.npz"), x=many), "cpu").document["notes"]
+    assert not [note for note in notes if "shaky" in note]
 
 
 def test_int8_beside_fp32_is_not_int8_beside_fp16(model: Path) -> None:
