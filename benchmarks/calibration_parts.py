@@ -6,15 +6,17 @@ import argparse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from benchmarks import curve_part
 from benchmarks.benchmark_networks import NETWORKS
 from benchmarks.cells import Cells
 from benchmarks.digits_networks import CALIBRATION, TEST, TRAINING, digits_subject
 from benchmarks.latency_part import latency_tables
 from benchmarks.quality_part import Quality, quality
 from benchmarks.quality_tables import accuracy_tables, quality_tables
+from benchmarks.student_part import student_tables
 from benchmarks.subjects import Subject, drawn_subject
 from benchmarks.time_part import time_tables
-from benchmarks.tools import model_optimizer_python
+from benchmarks.tools import TOOLS, Tool, model_optimizer_python
 from engines.machine import cpu_family, this_machine
 
 TIMED = ("resnet-18", "resnet-50", "mobilenet-v3")
@@ -41,6 +43,7 @@ def _arguments(description: str) -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, required=True, help="networks, images, results and graphs go there")
     parser.add_argument("--only", nargs="+", choices=tuple(PARTS), help="parts, in this order; else all")
     parser.add_argument("--nets", nargs="+", choices=tuple(NETWORKS), help="else all that a part is for")
+    parser.add_argument("--methods", nargs="+", help="of the tools, in quality and digits; else all")
     parser.add_argument("--images", type=int, default=64, help="that calibrate, in quality and digits (64)")
     parser.add_argument("--evaluation-images", type=int, default=64, help="that the graphs are judged on (64)")
     parser.add_argument("--timed-images", type=int, nargs="+", default=[64, 256, 1024], help="in time (64 256 1024)")
@@ -67,7 +70,9 @@ def _quality(cells: Cells, arguments: argparse.Namespace, model_optimizer: Path 
     found = {}
     for name in arguments.nets or NETWORKS:
         subject = drawn_subject(name, cells.folder, arguments.images, arguments.evaluation_images)
-        judged = quality(cells, subject, arguments.images, arguments.evaluation_images, model_optimizer)
+        judged = quality(
+            cells, subject, arguments.images, arguments.evaluation_images, model_optimizer, _tools(arguments)
+        )
         found[name] = (subject, list(judged))
     yield from quality_tables(found)
 
@@ -92,13 +97,30 @@ def _digits(cells: Cells, arguments: argparse.Namespace, model_optimizer: Path |
             yield f"\n{NETWORKS[name].title}: {trained['error']}"
             continue
         subject = digits_subject(name, folder)
-        found[name] = (subject, list(quality(cells, subject, CALIBRATION, TEST, model_optimizer)))
+        found[name] = (subject, list(quality(cells, subject, CALIBRATION, TEST, model_optimizer, _tools(arguments))))
     yield from accuracy_tables(found)
+
+
+def _curve(cells: Cells, arguments: argparse.Namespace, model_optimizer: Path | None) -> Iterator[str]:
+    counts = arguments.images, arguments.evaluation_images
+    subjects = [drawn_subject(name, cells.folder, *counts) for name in arguments.nets or curve_part.NETWORKS]
+    yield from curve_part.curve_tables(cells, subjects, *counts, model_optimizer)
+
+
+def _student(cells: Cells, arguments: argparse.Namespace, model_optimizer: Path | None) -> Iterator[str]:
+    del arguments
+    yield from student_tables(cells, model_optimizer)
+
+
+def _tools(arguments: argparse.Namespace) -> tuple[Tool, ...]:
+    return tuple(tool for tool in TOOLS if arguments.methods is None or tool.method in arguments.methods)
 
 
 PARTS: dict[str, Callable[[Cells, argparse.Namespace, Path | None], Iterator[str]]] = {
     "quality": _quality,
+    "curve": _curve,
     "digits": _digits,
+    "student": _student,
     "latency": _latency,
     "time": _time,
 }

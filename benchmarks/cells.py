@@ -14,11 +14,12 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 SAID_LINES = 3
+NOT_MEASURED = "not measured"
 
 
 @dataclass(frozen=True)
 class Cells:
-    """The results of a folder; a cell that failed is tried again by the next run."""
+    """The results of a folder; one that failed, or that was asked for otherwise, is measured again by the next run."""
 
     folder: Path
     before: str
@@ -31,10 +32,11 @@ class Cells:
     ) -> dict[str, Any]:
         """The last line that `python -m module '<request>'` prints, or `{"error": what it said}`."""
         file = self.folder / "cells" / f"{name}.json"
-        if file.is_file() and "error" not in (found := json.loads(file.read_text(encoding="utf-8"))):
+        found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"error": NOT_MEASURED}
+        if "error" not in found and (self.only_read or found["request"] == json.loads(json.dumps(request))):
             return dict(found["result"])
         if self.only_read:
-            return {"error": "not measured"}
+            return {"error": NOT_MEASURED}
         result = _measured(shlex.split(self.before), module, request, python)
         document = result if "error" in result else {"request": dict(request), "result": result}
         file.parent.mkdir(parents=True, exist_ok=True)

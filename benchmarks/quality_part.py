@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,7 @@ def graphs_folder(cells: Cells, subject: Subject) -> Path:
 
 def graph_file(cells: Cells, subject: Subject, tool: Tool, scheme: str) -> Path:
     """As `quantizing.Job.file` names it."""
-    return graphs_folder(cells, subject) / f"{tool.name}.{tool.method.replace(':', '-')}.{scheme}.onnx"
+    return graphs_folder(cells, subject) / f"{tool.slug}.{scheme}.onnx"
 
 
 def request_of(
@@ -77,6 +78,9 @@ def request_of(
         "batch_size": 8,
         "threads": 1,
         "out": str(out),
+        "name": tool.slug,
+        "options": tool.options,
+        "source": tool.source,
         "forward": forward,
     }
 
@@ -95,6 +99,7 @@ def _judged(
             "count": images,
             "threads": 1,
             "quantized": [(str(file), how)],
+            "sha256": hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "",
         },
     )
     return found if "error" in found else {**found[file.name], "fp32_accuracy": found.get("fp32_accuracy")}

@@ -86,7 +86,7 @@ def _in_words(quality: Quality | None) -> str:
     if quality is None:
         return "none"
     scheme = "" if quality.tool.name == OURS else f" {quality.scheme}"
-    name = quality.tool.method if quality.tool.name == OURS else quality.tool.title
+    name = quality.tool.setting if quality.tool.name == OURS else quality.tool.title
     return f"{decibels(quality.figures['sqnr_db'])} ({name}{scheme})"
 
 

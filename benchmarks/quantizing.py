@@ -24,6 +24,7 @@ from engines.peak_memory import high_water_mark_bytes
 
 TOOLS = {
     "edgestill": "benchmarks.with_edgestill",
+    "edgestill-stream": "benchmarks.with_edgestill_stream",
     "onnxruntime": "benchmarks.with_onnxruntime",
     "modelopt": "benchmarks.with_model_optimizer",
 }
@@ -43,8 +44,14 @@ class Job:
     batch_size: int
     threads: int
     out: str
+    name: str
+    """Of the tool with its method and options, for files."""
+    options: tuple[str, ...] = ()
+    """Of edgestill's command line."""
     forward: bool = False
     """Whether a plain forward pass over the same images is timed afterwards."""
+    source: str = ""
+    """What a result is measured again for where it changes."""
 
     def batches(self) -> Iterator[NDArray[np.float32]]:
         """The calibration images."""
@@ -52,12 +59,12 @@ class Job:
 
     def file(self, scheme: str) -> Path:
         """Where the graph of a scheme goes."""
-        return Path(self.out) / f"{self.tool}.{self.method.replace(':', '-')}.{scheme}.onnx"
+        return Path(self.out) / f"{self.name}.{scheme}.onnx"
 
 
 def main() -> None:
     asked = json.loads(sys.argv[1])
-    job = Job(**{**asked, "schemes": tuple(asked["schemes"])})
+    job = Job(**{**asked, "schemes": tuple(asked["schemes"]), "options": tuple(asked["options"])})
     tool = importlib.import_module(TOOLS[job.tool])
     Path(job.out).mkdir(parents=True, exist_ok=True)
     tool.imports()  # not part of the time

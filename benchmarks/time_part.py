@@ -10,10 +10,12 @@ from benchmarks.cells import Cells
 from benchmarks.quality_part import request_of
 from benchmarks.subjects import Subject
 from benchmarks.tables import gigabytes, ratio, table
-from benchmarks.tools import OURS, Tool, python_of
+from benchmarks.tools import STREAM, Tool, python_of
+from benchmarks.with_edgestill_stream import PASS
 
 TOOLS = (
-    *(Tool(OURS, method, ("tensorrt",)) for method in ("minmax", "entropy")),
+    Tool(STREAM, PASS, (PASS,)),
+    *(Tool(STREAM, method, ("tensorrt",)) for method in ("minmax", "entropy")),
     *(Tool("onnxruntime", method, ("s8s8",)) for method in ("minmax", "entropy")),
     *(Tool("modelopt", method, ("s8s8",)) for method in ("max", "entropy")),
 )

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 import sys
 import venv
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+from benchmarks.cells import ROOT
 from calibration import METHODS
 
 OURS = "edgestill"
-TITLES = {OURS: "edgestill", "onnxruntime": "onnxruntime", "modelopt": "Model Optimizer"}
+STREAM = "edgestill-stream"
+TITLES = {OURS: "edgestill", STREAM: "edgestill", "onnxruntime": "onnxruntime", "modelopt": "Model Optimizer"}
 
 FAMILIES: dict[str, tuple[str, ...]] = {
     "cpu-avx2": ("u8s7",),
@@ -58,16 +62,39 @@ class Tool:
     name: str
     method: str
     schemes: tuple[str, ...]
+    options: tuple[str, ...] = ()
+    """Of edgestill's command line."""
+    variant: str = ""
+    """These options in words."""
 
     @property
     def title(self) -> str:
         """`onnxruntime entropy`."""
-        return f"{TITLES[self.name]} {self.method}"
+        return f"{TITLES[self.name]} {self.setting}"
+
+    @property
+    def setting(self) -> str:
+        """`entropy, no repair`."""
+        return f"{self.method}, {self.variant}" if self.variant else self.method
 
     @property
     def slug(self) -> str:
         """For file names."""
-        return f"{self.name}-{self.method.replace(':', '-')}"
+        return "-".join((self.name, *self.setting.replace(":", " ").replace(",", "").split()))
+
+    @property
+    def source(self) -> str:
+        """What its results depend on beside the request: our own code; the peers' versions are pinned."""
+        return _own_source() if self.name.startswith(OURS) else ""
+
+
+@cache
+def _own_source() -> str:
+    digest = hashlib.sha256()
+    files = [*(ROOT / "calibration").glob("*.py"), *(ROOT / "pipeline").glob("*quanti*.py")]
+    for file in sorted(files):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 TOOLS: tuple[Tool, ...] = (
