@@ -32,7 +32,9 @@ class Cells:
     ) -> dict[str, Any]:
         """The last line that `python -m module '<request>'` prints, or `{"error": what it said}`."""
         file = self.folder / "cells" / f"{name}.json"
-        found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"error": NOT_MEASURED}
+        found: dict[str, Any] = {"error": NOT_MEASURED}
+        if file.is_file():
+            found = json.loads(file.read_text(encoding="utf-8"))
         if "error" not in found and (self.only_read or found["request"] == json.loads(json.dumps(request))):
             return dict(found["result"])
         if self.only_read:
