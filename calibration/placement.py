@@ -62,7 +62,7 @@ def place(model: ModelProto, family: str, spared: Mapping[str, str] = MappingPro
         raise CalibrationError(f"node {min(unknown)!r} is to stay in float, but the graph has no node of this name")
     sites = Sites({name: (False, SPARED.says(why=reason)) for name, reason in spared.items()})
     if FAMILY[family].rules == "cpu":
-        place_cpu(graph, sites)
+        place_cpu(graph, sites, FAMILY[family])
     else:
         place_tensorrt(graph, sites, FAMILY[family])
     return Placement(

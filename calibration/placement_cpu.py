@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from onnx import NodeProto
 
+from calibration.cpu_speed import faster_in_float
+from calibration.families import Family
 from calibration.graph import Edge, Graph
 from calibration.prepare import COMPUTE_OPERATORS
 from calibration.rules import (
     CONVOLUTION_8_BITS,
     CUT_BY_ZERO_POINT,
+    FASTER_IN_FLOAT,
     GRAPH_OUTPUT,
     JOINS_8_BITS,
     MOVES_8_BITS,
@@ -30,8 +33,9 @@ _JOINING_OPERATORS = ("Add", "Concat")
 """onnxruntime has QLinearAdd and QLinearConcat: INT8 in, INT8 out, each input with its own scale."""
 
 
-def place_cpu(graph: Graph, sites: Sites) -> None:
+def place_cpu(graph: Graph, sites: Sites, family: Family) -> None:
     """Convolutions from 8 bits to 8 bits, products from 8 bits to float, and what joins 8 bits with 8 bits."""
+    _leave_what_is_faster_in_float(graph, sites, family)
     undecided = [node for node in graph.nodes if not sites.is_decided(node)]
     for node in undecided:
         if node.op_type in COMPUTE_OPERATORS:
@@ -40,6 +44,18 @@ def place_cpu(graph: Graph, sites: Sites) -> None:
         if node.op_type not in COMPUTE_OPERATORS:
             _place_between(graph, sites, node)
     _read_dequantized_everywhere(graph, sites)
+
+
+def _leave_what_is_faster_in_float(graph: Graph, sites: Sites, family: Family) -> None:
+    """Nothing, where 8 bits would win nowhere: the caller asked for them."""
+    products = [node for node in graph.nodes if node.op_type in COMPUTE_OPERATORS and not sites.is_decided(node)]
+    candidates = {node.name for node in products if isinstance(operands_of(graph, node), Operands)}
+    slower = faster_in_float(graph, family.name, candidates)
+    if slower == candidates:
+        return
+    for node in products:
+        if node.name in slower:
+            sites.refuse(node, FASTER_IN_FLOAT.says(family=family.name))
 
 
 def _place_compute(graph: Graph, sites: Sites, node: NodeProto) -> None:

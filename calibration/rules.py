@@ -203,6 +203,13 @@ CUT_BY_ZERO_POINT = Rule(
     source=_OPTIMIZED,
     versions=_ORT,
 )
+FASTER_IN_FLOAT = Rule(
+    name="faster-in-float",
+    pattern="product that wins less in 8 bits than its Q and DQ cost, such as one between HardSwishes",
+    reason="faster in float on {family}: 8 bits would win less than the passes around it cost",
+    source="costs per operator measured with onnxruntime 1.32 on AVX2 (calibration/cpu_costs.py), minimum cut",
+    versions=_ORT,
+)
 GRAPH_OUTPUT = Rule(
     name="graph-output",
     pattern="operator that writes an output of the graph",

@@ -163,9 +163,10 @@ def test_on_a_cpu_the_products_of_attention_take_8_bits(tmp_path: Path) -> None:
 
 def test_on_a_cpu_what_never_fuses_stays_float_and_the_convolutions_around_it_do_not(tmp_path: Path) -> None:
     model, placement = quantized(unet(), "cpu-vnni")
-    assert left_in_float(placement) == {"node_conv_9"}
+    # The first two are cheaper in float, beside a HardSwish and an input of three channels.
+    assert left_in_float(placement) == {"node_conv_0", "node_conv_3", "node_conv_9"}
     assert "no 8-bit ConvTranspose" in reason_of(placement, "node_convtranspose_5")
-    assert optimized(model, tmp_path)["QLinearConv"] == 3
+    assert optimized(model, tmp_path)["QLinearConv"] == 1
 
 
 @pytest.mark.parametrize(
@@ -262,7 +263,7 @@ def test_every_node_has_a_decision_with_a_reason_and_the_document_repeats(family
     assert json.loads(document)["decisions"][0] == {
         "node": "node_conv_0",
         "operator": "Conv",
-        "quantized": True,
+        "quantized": placement.decisions[0].quantized,
         "reason": placement.decisions[0].reason,
         "rule": placement.decisions[0].rule,
     }
