@@ -32,7 +32,7 @@ def test_the_cut_is_as_cheap_as_the_best_labelling(costs: list[tuple[float, floa
 
     def total(firsts: tuple[bool, ...]) -> float:
         alone = sum(cost[0] if first else cost[1] for cost, first in zip(costs, firsts, strict=True))
-        return alone + sum(cost for a, b, cost in pairs if firsts[a] and not firsts[b])
+        return float(alone + sum(cost for a, b, cost in pairs if firsts[a] and not firsts[b]))
 
     chosen = labelling.cheapest()
     found = total(tuple(variable in chosen for variable in variables))
