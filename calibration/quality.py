@@ -131,7 +131,7 @@ class Comparison:
         """Raises CalibrationError where nothing was compared."""
         if not self.images:
             raise CalibrationError("no image to compare the graphs on; give at least one")
-        outputs = {name: OutputQuality(_decibels(s.signal, s.noise), _share(s)) for name, s in self._sums.items()}
+        outputs = {name: OutputQuality(decibels(s.signal, s.noise), _share(s)) for name, s in self._sums.items()}
         return Quality(self.images, outputs)
 
 
@@ -139,7 +139,7 @@ def sqnr_db(wanted: NDArray[Any], found: NDArray[Any]) -> float:
     """10 log10(signal / noise) of one array beside another; inf where they are equal."""
     sums = _Sums()
     _count(sums, wanted, found)
-    return _decibels(sums.signal, sums.noise)
+    return decibels(sums.signal, sums.noise)
 
 
 def _count(sums: _Sums, wanted: NDArray[Any], found: NDArray[Any]) -> None:
@@ -159,7 +159,8 @@ def class_axis(output: NDArray[Any]) -> int | None:
     return axis if axis is not None and output.shape[axis] > 1 else None
 
 
-def _decibels(signal: float, noise: float) -> float:
+def decibels(signal: float, noise: float) -> float:
+    """10 log10(signal / noise): inf without noise, -inf without signal or where the noise is not finite."""
     if noise == 0.0:
         return math.inf
     return 10 * math.log10(signal / noise) if signal > 0 and math.isfinite(noise) else -math.inf

@@ -39,6 +39,14 @@ Workspace_ = Annotated[
 ]
 Json_ = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; everything else on stderr.")]
 Quiet_ = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+Validation_ = Annotated[
+    Path | None,
+    typer.Option(help="Samples on which graphs are judged, as --data; without it the calibration samples."),
+]
+Labels_ = Annotated[
+    Path | None,
+    typer.Option(help="Their classes as .npy; without it the array 'labels' of the .npz; without it FP32's."),
+]
 Recipe_ = Annotated[str, typer.Argument(metavar="RECIPE", help="A built-in name, or a path ending in .toml.")]
 
 
@@ -166,13 +174,30 @@ def _quantize(
         bool,
         typer.Option("--explain", help="Print per node whether it is quantized and why; without --data, only that."),
     ] = False,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(metavar="POINTS", help="Keep layers in float until no more of the metric is lost against FP32."),
+    ] = None,
+    min_sqnr: Annotated[
+        float | None, typer.Option(metavar="DB", help="Keep layers in float until the output SQNR is no lower.")
+    ] = None,
+    validation: Validation_ = None,
+    labels: Labels_ = None,
+    latencies: Annotated[
+        Path | None,
+        typer.Option(help="Measured layer latencies as JSON: the lowest sum is wanted, not the most INT8."),
+    ] = None,
     as_json: Json_ = False,
     quiet: Quiet_ = False,
 ) -> None:
     """Calibrate an ONNX file and write its INT8 and FP16 graphs."""
+    from pipeline.budget import budget_from_options
     from pipeline.commands.explain import explain
     from pipeline.commands.quantize import QuantizeRequest, quantize
+    from pipeline.quantization_settings import DEFAULT_REPAIR
 
+    if data is None and any(each is not None for each in (max_drop, min_sqnr, validation, labels, latencies)):
+        raise typer.BadParameter("graphs are judged with --data alone: give it, or leave --max-drop and its kin out")
     if cache is not None:
         from pipeline.commands.quantize_cache import CacheRequest, quantize_cache
 
@@ -181,12 +206,62 @@ def _quantize(
         converted = CacheRequest(model, cache, tuple(family), out, tuple(tensorrt_version or ()), show_reasons)
         _finish(lambda _: quantize_cache(converted), as_json)
         return
-    if data is None:
-        if not show_reasons:
-            raise typer.BadParameter("--data is missing; only --explain and --cache go without")
-        _finish(lambda _: explain(model, tuple(family)), as_json)
-        return
-    versions = tuple(tensorrt_version or ())
+    if data is None and not show_reasons:
+        raise typer.BadParameter("--data is missing; only --explain and --cache go without")
+
+    def command(cancellation: Cancellation) -> Outcome:
+        if data is None:
+            return explain(model, tuple(family))
+        request = QuantizeRequest(
+            model,
+            data,
+            tuple(family),
+            method,
+            preprocess,
+            out,
+            batch_size,
+            threads,
+            tuple(tensorrt_version or ()),
+            show_reasons,
+            tuple(repair) if repair else DEFAULT_REPAIR,
+            budget=budget_from_options(max_drop, min_sqnr, latencies),
+            validation=validation,
+            labels=labels,
+        )
+        return quantize(request, _progress(quiet), cancellation)
+
+    _finish(command, as_json)
+
+
+@app.command("sensitivity")
+def _sensitivity(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="An FP32 graph.")],
+    data: Annotated[
+        Path,
+        typer.Option(help="Calibration inputs: a .npz with one array an input (batch first), or a folder of images."),
+    ],
+    family: Annotated[
+        list[str], typer.Option(help="Placement family; may be repeated: cpu, tensorrt-rtx, tensorrt, …")
+    ],
+    method: Annotated[str, typer.Option(help="As of quantize.")] = "entropy",
+    exact: Annotated[
+        bool, typer.Option("--exact", help="A whole graph for each layer and block, not for the most sensitive alone.")
+    ] = False,
+    validation: Validation_ = None,
+    labels: Labels_ = None,
+    preprocess: Annotated[
+        Path | None, typer.Option(help="preprocess.json of a workspace, or a preprocess table as JSON.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results; default beside the model.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = 32,
+    threads: Annotated[int, typer.Option(min=1)] = 1,
+    as_json: Json_ = False,
+    quiet: Quiet_ = False,
+) -> None:
+    """Say what each layer of an ONNX file costs in INT8: alone, and left out."""
+    from pipeline.commands.quantize import QuantizeRequest
+    from pipeline.commands.sensitivity import sensitivity
+
     request = QuantizeRequest(
         model,
         data,
@@ -196,11 +271,11 @@ def _quantize(
         out,
         batch_size,
         threads,
-        versions,
-        show_reasons,
-        *((tuple(repair),) if repair else ()),
+        sensitivity="exact" if exact else "worst",
+        validation=validation,
+        labels=labels,
     )
-    _finish(lambda cancellation: quantize(request, _progress(quiet), cancellation), as_json)
+    _finish(lambda cancellation: sensitivity(request, _progress(quiet), cancellation), as_json)
 
 
 @app.command("lint")

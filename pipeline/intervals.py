@@ -57,6 +57,25 @@ def share_ratio(correct: NDArray[np.bool_], reference: NDArray[np.bool_]) -> Int
     return Interval(float(correct.mean()) / base, max(0.0, 1 + low / base), 1 + high / base, n)
 
 
+def share_difference(correct: NDArray[np.bool_], reference: NDArray[np.bool_]) -> Interval:
+    """Share of one engine less the reference's, on the same samples; Tango's score interval, as in `share_ratio`."""
+    n = len(reference)
+    gained, lost = int((correct & ~reference).sum()), int((reference & ~correct).sum())
+    low, high = _paired_difference(gained, lost, n)
+    found = (gained - lost) / n
+    return Interval(found, min(low, found), max(high, found), n)
+
+
+def unchanged_bound(n: int) -> float:
+    """Upper end of the interval of `share_difference` where no answer of n differs: z^2 / (n + z^2)."""
+    return _Z**2 / (n + _Z**2)
+
+
+def samples_to_show(difference: float) -> int:
+    """The fewest samples whose `unchanged_bound` is within the difference, above 0 and at most 1."""
+    return max(1, math.ceil(_Z**2 * (1 - difference) / difference))
+
+
 def bootstrap(statistics: NDArray[np.float64], metric: Metric) -> Interval:
     """Percentile interval over resampled samples of a metric that their `statistics`, (samples, k), determine.
 
@@ -77,6 +96,14 @@ def bootstrap_ratio(statistics: NDArray[np.float64], reference: NDArray[np.float
     below = _resampled(reference, metric)
     usable = below > 0
     low, high = _middle(_resampled(statistics, metric)[usable] / below[usable])
+    return Interval(found, min(low, found), max(high, found), len(statistics))
+
+
+def bootstrap_difference(statistics: NDArray[np.float64], reference: NDArray[np.float64], metric: Metric) -> Interval:
+    """One engine's metric less the reference's, on the same samples: both are resampled together."""
+    once = np.ones(len(statistics), np.int64)
+    found = float(metric(statistics, once) - metric(reference, once))
+    low, high = _middle(_resampled(statistics, metric) - _resampled(reference, metric))
     return Interval(found, min(low, found), max(high, found), len(statistics))
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,7 +91,7 @@ def quantized(
     from calibration.qdq import quantize
     from calibration.ranges import ranges_from_sketches
 
-    try:
+    with quantization_errors_explained(graph.name):
         model = prepared(loaded_graph(graph))
         with progress.phase("calibrating", data.samples) as phase:
 
@@ -113,16 +114,40 @@ def quantized(
         extremes = ranges_from_sketches(sketches, "minmax")
         float16 = _float16(model, extremes)
         beside = _beside_float16(model, models, ranges, extremes, placements, int8)
-    except PoisonedData as error:
-        raise DataRejected(str(error)) from error
-    except GraphRefused as error:
-        raise NotAcceptable(f"{graph.name}: {error}") from error
-    except CalibrationError as error:
-        raise DataRejected(str(error)) from error
     trials = tuple(repairs.trials) if repairs else ()
     if sketches.images != data.samples:
         raise DataRejected(f"{sketches.images} images were calibrated, {data.samples} were asked for")
     return Quantized(sketches, ranges, int8, float16, placements, model, beside, trials)
+
+
+def with_placements(result: Quantized, changed: Mapping[str, tuple[Placement, onnx.ModelProto]]) -> Quantized:
+    """The same calibration with other placements in some families, and the graphs that follow from them."""
+    from calibration.ranges import ranges_from_sketches
+
+    placements = {family: placement for family, (placement, _) in changed.items()}
+    int8 = {family: graph for family, (_, graph) in changed.items()}
+    extremes = ranges_from_sketches(result.sketches, "minmax")
+    plain = dict.fromkeys(changed, result.measured)
+    beside = _beside_float16(result.measured, plain, result.ranges, extremes, placements, int8)
+    return replace(
+        result,
+        placements={**result.placements, **placements},
+        int8={**result.int8, **int8},
+        beside_float16={**result.beside_float16, **beside},
+    )
+
+
+@contextlib.contextmanager
+def quantization_errors_explained(subject: str) -> Iterator[None]:
+    """What calibration refuses becomes a message with the exit code that it has here."""
+    try:
+        yield
+    except PoisonedData as error:
+        raise DataRejected(str(error)) from error
+    except GraphRefused as error:
+        raise NotAcceptable(f"{subject}: {error}") from error
+    except CalibrationError as error:
+        raise DataRejected(str(error)) from error
 
 
 def loaded_graph(graph: Path) -> onnx.ModelProto:

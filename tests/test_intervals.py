@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pipeline.intervals import share, share_ratio
+from pipeline.intervals import (
+    bootstrap_difference,
+    samples_to_show,
+    share,
+    share_difference,
+    share_ratio,
+    unchanged_bound,
+)
 
 Counts = tuple[int, int, int, int]
 COUNTS = st.tuples(*[st.integers(0, 60)] * 4)
@@ -77,3 +84,33 @@ def test_perfect_agreement_is_not_taken_for_certainty(n: int) -> None:
 def test_a_ratio_to_nothing_is_an_error() -> None:
     with pytest.raises(ValueError, match="the reference got no sample right; a ratio to it means nothing"):
         share_ratio(np.ones(3, bool), np.zeros(3, bool))
+
+
+def test_the_interval_of_a_difference_is_tangos_published_one() -> None:
+    engine, reference = paired(both=36, gained=12, lost=2, neither=0)
+    found = share_difference(engine, reference)
+    assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.0611, 0.3447), abs=5e-5)
+
+
+@given(st.integers(1, 500))
+def test_samples_that_did_not_change_leave_the_bound_that_is_said(samples: int) -> None:
+    right = np.arange(samples) % 3 > 0
+    found = share_difference(right, right)
+    assert found.high == pytest.approx(unchanged_bound(samples), abs=1e-6)
+    needed = samples_to_show(unchanged_bound(samples))
+    assert needed in (samples, samples + 1)  # rounding may ask for one more
+    assert unchanged_bound(needed) <= unchanged_bound(samples)
+
+
+def test_a_difference_of_metrics_that_are_no_shares_is_paired() -> None:
+    random = np.random.default_rng(0)
+    reference = np.stack([random.normal(10, 3, 200), np.ones(200)], axis=1)
+    engine = reference - [0.5, 0.0]
+
+    def mean(statistics: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.float64]:
+        sums = counts @ statistics
+        found: NDArray[np.float64] = sums[..., 0] / sums[..., 1]
+        return found
+
+    found = bootstrap_difference(engine, reference, mean)
+    assert (found.value, found.low, found.high) == pytest.approx((-0.5, -0.5, -0.5))

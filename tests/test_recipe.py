@@ -310,6 +310,21 @@ MISTAKES = {
         "[calibrate] families: family 'tensorrt-rt' is unknown; did you mean 'tensorrt-rtx'? choose from …",
     ),
     "a family twice": ('["cpu", ', '["cpu", "cpu", ', "[calibrate] families: 'cpu' stands twice; write it once"),
+    "a budget of nothing": (
+        'method = "entropy"',
+        "budget = { max_drop = 0 }",
+        "[calibrate] budget.max_drop must be greater than 0, found 0",
+    ),
+    "a budget of more than all": (
+        'method = "entropy"',
+        "budget = { max_drop = 101 }",
+        "[calibrate] budget.max_drop must be at most 100, found 101",
+    ),
+    "a budget without a limit": (
+        'method = "entropy"',
+        "budget = { placements = 5 }",
+        "[calibrate] budget: give max_drop, min_sqnr_db, or both",
+    ),
     "a family that a target needs": (
         'families = ["cpu", "tensorrt-rtx"]',
         'families = ["tensorrt-rtx"]',

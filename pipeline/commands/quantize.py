@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline import atomic
+from pipeline.budget import Budget
 from pipeline.calibration_inputs import (
     GraphInput,
     data_from_images,
@@ -18,7 +19,10 @@ from pipeline.calibration_inputs import (
 )
 from pipeline.cancellation import Cancellation
 from pipeline.commands.explain import explanation
-from pipeline.errors import RecipeError
+from pipeline.commands.judging import judging_notes, judging_of, latencies_of, write_sensitivity
+from pipeline.errors import NotAcceptable, RecipeError
+from pipeline.layer_costs import Sensitivity
+from pipeline.mixed_precision import FamilyFound, judged, sensitivity_document
 from pipeline.outcome import Outcome
 from pipeline.progress import Progress
 from pipeline.quantization import PLACEMENT, Quantized, model_bytes, placement_document, quantized
@@ -58,40 +62,70 @@ class QuantizeRequest:
     """Whether to print the reason of every node, not of the products in float alone."""
     repair: tuple[str, ...] = DEFAULT_REPAIR
     """What is tried, and kept where it brings something."""
+    budget: Budget | None = None
+    """Layers stay in float until it holds."""
+    sensitivity: Sensitivity = "off"
+    validation: Path | None = None
+    """On what graphs are judged; without it on the calibration data."""
+    labels: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        """For the results."""
+        return self.out or self.model.parent
+
+    @property
+    def settings(self) -> QuantizationSettings:
+        return QuantizationSettings(
+            self.method, self.families, self.threads, self.cache_versions, checked_repair(self.repair)
+        )
 
 
 def quantize(request: QuantizeRequest, progress: Progress, cancellation: Cancellation) -> Outcome:
     """Writes ranges.json, sketches.npz, placement.json, <family>.int8.onnx and, where there are such, fp16.onnx and,
     for TensorRT families, <family>.int8+fp16.onnx and <family>.fp8.onnx.
 
-    For a TensorRT that takes ranges beside a float graph also fp32.onnx, its table of ranges and its caches.
+    For a TensorRT that takes ranges beside a float graph also fp32.onnx, its table of ranges and its caches. With a
+    budget also sensitivity.json; exit 1 where no placement is within it, and the closest is written.
     """
-    _check(request)
+    check(request)
     inputs = graph_inputs(request.model)
     batch_size = size_of_batches(inputs, request.batch_size)
-    settings = QuantizationSettings(
-        request.method, request.families, request.threads, request.cache_versions, checked_repair(request.repair)
-    )
-    result = quantized(request.model, _data(request, inputs, batch_size), settings, progress, cancellation)
-    folder = request.out or request.model.parent
-    files = _write(result, folder, request.model.stem)
-    with disk_errors_explained(folder):
+    judging = judging_of(request, inputs, batch_size)
+    data = data_of(request, inputs, batch_size)
+    result = quantized(request.model, data, request.settings, progress, cancellation)
+    found: Mapping[str, FamilyFound] = {}
+    if judging is not None:
+        result, found = judged(result, judging, progress, cancellation)
+    files = _write(result, request.folder, request.model.stem)
+    with disk_errors_explained(request.folder):
         files += write_for_tensorrt(
-            result.measured, result.ranges, settings, request.model, folder, f"{request.model.stem}."
+            result.measured, result.ranges, request.settings, request.model, request.folder, f"{request.model.stem}."
         )
+    notes = [*result.notes()]
+    costs: dict[str, Any] = {}
+    if judging is not None:
+        notes += judging_notes(request, judging, found)
+        costs = sensitivity_document(found, judging)
+        files.append(write_sensitivity(request, costs))
     document = {
         "model": str(request.model),
         "images": result.sketches.images,
         "batch_size": batch_size,
         "method": request.method,
         "files": [str(file) for file in files],
-        "notes": list(result.notes()),
+        "notes": notes,
         "placement": placement_document(result),
+        **({"sensitivity": costs} if costs else {}),
     }
-    return Outcome(document, lambda console: _show(console, request, result, files))
+    met = all(each.choice is None or each.choice.met for each in found.values())
+    return Outcome(
+        document, lambda console: _show(console, request, result, notes, files), 0 if met else NotAcceptable.exit_code
+    )
 
 
-def _check(request: QuantizeRequest) -> None:
+def check(request: QuantizeRequest) -> None:
+    """Raises RecipeError for what the command line alone shows to be wrong."""
     try:
         checked_method(request.method)
         checked_families(request.families)
@@ -99,9 +133,13 @@ def _check(request: QuantizeRequest) -> None:
         check_repair_beside_caches(checked_repair(request.repair), request.cache_versions)
     except ValueError as error:
         raise RecipeError(str(error)) from error
-    for path in (request.model, request.data, *([request.preprocess] if request.preprocess else [])):
-        if not path.exists():
+    for path in (request.model, request.data, request.preprocess, request.validation, request.labels):
+        if path is not None and not path.exists():
             raise RecipeError(f"{path}: there is no such file or folder")
+    if (request.validation or request.labels) and request.budget is None and request.sensitivity == "off":
+        raise RecipeError("--validation and --labels judge graphs: give --max-drop or --min-sqnr with them")
+    if request.budget is not None and request.budget.latencies is not None:
+        latencies_of(request)
     if request.preprocess and not request.data.is_dir():
         raise RecipeError(
             f"--preprocess {request.preprocess} is for a folder of images; "
@@ -109,7 +147,8 @@ def _check(request: QuantizeRequest) -> None:
         )
 
 
-def _data(request: QuantizeRequest, inputs: Mapping[str, GraphInput], size: int) -> CalibrationData:
+def data_of(request: QuantizeRequest, inputs: Mapping[str, GraphInput], size: int) -> CalibrationData:
+    """What the ranges are measured on."""
     if request.data.is_dir():
         preprocess = preprocess_from_json(request.preprocess)
         return data_from_images(request.data, inputs, size, preprocess)
@@ -132,7 +171,7 @@ def _write(result: Quantized, folder: Path, stem: str) -> list[Path]:
     return files
 
 
-def _show(console: Console, request: QuantizeRequest, result: Quantized, files: list[Path]) -> None:
+def _show(console: Console, request: QuantizeRequest, result: Quantized, notes: list[str], files: list[Path]) -> None:
     for family, placement in result.placements.items():
         if request.explain:
             console.print("\n".join(explanation(family, placement)), markup=False, soft_wrap=True)
@@ -142,7 +181,7 @@ def _show(console: Console, request: QuantizeRequest, result: Quantized, files: 
         for decision in placement.decisions:
             if not decision.quantized and decision.operator in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
                 console.print(f"  {decision.node} ({decision.operator}) in float: {decision.reason}", markup=False)
-    for note in result.notes():
+    for note in notes:
         console.print(note, markup=False, soft_wrap=True)
     for file in files:
         console.print(f"wrote {file}", markup=False, soft_wrap=True)

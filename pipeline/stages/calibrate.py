@@ -12,9 +12,13 @@ from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_
 from engines import ENGINES
 from pipeline import atomic
 from pipeline.artifact import Artifact, Artifacts, Graph, Graphs, Splits
+from pipeline.budget import Budget, Latencies, latencies_from_json
 from pipeline.context import Context
 from pipeline.data import Dataset, open_dataset
-from pipeline.errors import DataRejected
+from pipeline.digest import sha256_of_value
+from pipeline.errors import DataRejected, RecipeError
+from pipeline.layer_costs import Sensitivity
+from pipeline.mixed_precision import SENSITIVITY, Judging, judged, notes, sensitivity_document
 from pipeline.names import checked_distinct
 from pipeline.quantization import PLACEMENT, model_bytes, placement_document, quantized
 from pipeline.quantization_settings import (
@@ -31,9 +35,13 @@ from pipeline.quantization_settings import (
 )
 from pipeline.stage import Stage
 from pipeline.tensorrt_ranges import write_for_tensorrt
+from pipeline.yardstick import JudgingData, TaskMetric
 
 if TYPE_CHECKING:
     from calibration.collect import Batch
+
+
+Indices = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @final
@@ -58,6 +66,10 @@ class Calibrate(Stage):
     tensorrt_cache: Annotated[tuple[str, ...], AfterValidator(checked_cache_versions)] = ()
     """Versions of TensorRT 8.x to 10.x, such as 10.3.0, that get a calibration cache."""
 
+    sensitivity: Sensitivity = "local"
+    """How closely the report looks at each layer."""
+    budget: Budget | None = None
+    """`[calibrate.budget]`: layers stay in float until it holds."""
     repair: Annotated[tuple[Repair, ...], BeforeValidator(checked_repair)] = DEFAULT_REPAIR
     """What is tried, and kept where it brings something; "auto" is all there are, "none" none."""
 
@@ -65,6 +77,22 @@ class Calibrate(Stage):
     def _caches_are_of_the_exported_graph(self) -> Calibrate:
         check_repair_beside_caches(self.repair, self.tensorrt_cache)
         return self
+
+    def files(self, recipe_folder: Path) -> Mapping[str, Path]:
+        if self.budget is None or self.budget.latencies is None:
+            return {}
+        path = recipe_folder / self.budget.latencies
+        if not path.is_file():
+            raise RecipeError(
+                f"budget.latencies '{self.budget.latencies}': there is no file {path}; paths are relative to the recipe"
+            )
+        self._latencies(recipe_folder)
+        return {self.budget.latencies: path}
+
+    def _latencies(self, recipe_folder: Path) -> Mapping[str, Latencies]:
+        if self.budget is None or self.budget.latencies is None:
+            return {}
+        return latencies_from_json(recipe_folder / self.budget.latencies, "budget.latencies", self.families)
 
     def surroundings(self) -> Mapping[str, Any]:
         return {
@@ -84,6 +112,11 @@ class Calibrate(Stage):
             context.progress,
             context.cancellation,
         )
+        if (judging := self._judging(dataset, indices, inputs, context)) is not None:
+            result, found = judged(result, judging, context.progress, context.cancellation)
+            atomic.write_json(target / SENSITIVITY, sensitivity_document(found, judging))
+            for note in notes(found, judging):
+                context.say(f"calibrate: {note}")
         result.sketches.save(target / "sketches.npz")
         result.ranges.save(target / "ranges.json")
         atomic.write_json(target / PLACEMENT, placement_document(result))
@@ -94,7 +127,7 @@ class Calibrate(Stage):
         for note in result.notes():
             context.say(f"calibrate: {note}")
 
-    def _indices(self, dataset: Dataset) -> np.ndarray[Any, np.dtype[np.int64]]:
+    def _indices(self, dataset: Dataset) -> Indices:
         indices = dataset.indices("calibration")
         if self.images == "all":
             return indices
@@ -105,7 +138,32 @@ class Calibrate(Stage):
             )
         return indices[: self.images]
 
-    def _batches(self, dataset: Dataset, indices: np.ndarray[Any, np.dtype[np.int64]]) -> Iterator[Batch]:
+    def _judging(self, dataset: Dataset, calibration: Indices, inputs: Artifacts, context: Context) -> Judging | None:
+        """On the validation split; what needs no labels, and is no judgement of a graph, on the calibration split."""
+        if self.budget is None and self.sensitivity == "off":
+            return None
+        judges = self.budget is not None or self.sensitivity != "local"
+        indices = dataset.indices("validation") if judges else calibration
+        if not len(indices):
+            raise DataRejected("[calibrate] judges graphs on the validation split, which is empty: give it a share")
+        return Judging(
+            data=JudgingData(
+                len(indices),
+                lambda: self._batches(dataset, indices),
+                dataset.labels(indices) if judges else None,
+                f"{'validation' if judges else 'calibration'} split",
+                sha256_of_value([dataset.records[index].sha256 for index in indices.tolist()]),
+            ),
+            yardstick=TaskMetric(context.task) if judges else None,
+            sensitivity=self.sensitivity,
+            budget=self.budget,
+            remembered=context.checkpoints / "evaluations.json",
+            threads=context.threads,
+            latencies=self._latencies(context.recipe_folder),
+            modules=inputs[Graph].json("modules.json"),
+        )
+
+    def _batches(self, dataset: Dataset, indices: Indices) -> Iterator[Batch]:
         from calibration.collect import Batch
 
         for start in range(0, len(indices), self.batch_size):

@@ -1,0 +1,44 @@
+"""`edgestill sensitivity`: what each layer of an ONNX file costs in INT8."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipeline.calibration_inputs import graph_inputs, size_of_batches
+from pipeline.cancellation import Cancellation
+from pipeline.commands.judging import judging_notes, judging_of, write_sensitivity
+from pipeline.commands.quantize import QuantizeRequest, check, data_of
+from pipeline.errors import RecipeError
+from pipeline.mixed_precision import judged, sensitivity_document
+from pipeline.outcome import Outcome
+from pipeline.progress import Progress
+from pipeline.quantization import quantized
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def sensitivity(request: QuantizeRequest, progress: Progress, cancellation: Cancellation) -> Outcome:
+    """Writes sensitivity.json; no graph is written."""
+    check(request)
+    inputs = graph_inputs(request.model)
+    batch_size = size_of_batches(inputs, request.batch_size)
+    judging = judging_of(request, inputs, batch_size)
+    if judging is None:
+        raise RecipeError("sensitivity 'off' judges nothing")
+    result = quantized(request.model, data_of(request, inputs, batch_size), request.settings, progress, cancellation)
+    result, found = judged(result, judging, progress, cancellation)
+    document = sensitivity_document(found, judging)
+    file = write_sensitivity(request, document)
+    notes = [*result.notes(), *judging_notes(request, judging, found)]
+
+    def show(console: Console) -> None:
+        from pipeline.sensitivity_table import sensitivity_tables
+
+        for table in sensitivity_tables(document):
+            console.print(table)
+        for note in notes:
+            console.print(note, markup=False, soft_wrap=True)
+        console.print(f"wrote {file}", markup=False, soft_wrap=True)
+
+    return Outcome({**document, "model": str(request.model), "file": str(file), "notes": notes}, show)

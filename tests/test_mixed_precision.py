@@ -1,0 +1,308 @@
+"""quantize --max-drop and sensitivity: which layers stay in float, by which metric, and what is left after a kill."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from own_graph import network, samples, saved, shown
+from rich.console import Console
+from spiked_network import SPIKED, spiked, spiked_samples
+
+from calibration.quality import session_as_written
+from pipeline.budget import Budget, budget_from_options
+from pipeline.cancellation import Cancellation
+from pipeline.commands.quantize import QuantizeRequest, quantize
+from pipeline.commands.sensitivity import sensitivity
+from pipeline.errors import Cancelled, DataRejected, EdgestillError, MeasurementInvalid, RecipeError
+from pipeline.evaluation import Evaluator
+from pipeline.outcome import Outcome
+from pipeline.progress import QuietProgress
+
+Command = Callable[[QuantizeRequest, QuietProgress, Cancellation], Outcome]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The spiked network, data to calibrate it, and other data to judge it with and without labels."""
+    onnx.save(spiked(), tmp_path / "net.onnx")
+    saved(tmp_path / "data.npz", image=spiked_samples())
+    judged = spiked_samples(120, seed=7)
+    saved(tmp_path / "other.npz", image=judged)
+    logits = session_as_written(spiked(), 1).run(None, {"image": judged})[0]
+    saved(tmp_path / "labelled.npz", image=judged, labels=logits.argmax(1))
+    return tmp_path
+
+
+def ran(
+    folder: Path,
+    command: Command = quantize,
+    *,
+    family: str = "tensorrt",
+    budget: Budget | None = None,
+    other: str | None = "other.npz",
+    cancellation: Cancellation | None = None,
+    **more: Any,
+) -> Outcome:
+    request = QuantizeRequest(
+        folder / "net.onnx",
+        folder / "data.npz",
+        (family,),
+        "minmax",
+        None,
+        folder / "out",
+        20,
+        1,
+        budget=budget,
+        validation=None if other is None else folder / other,
+        **more,
+    )
+    return command(request, QuietProgress(), cancellation or Cancellation())
+
+
+def found_in(outcome: Outcome, family: str = "tensorrt") -> dict[str, Any]:
+    document = outcome.document.get("sensitivity", outcome.document)
+    json.dumps(document, allow_nan=False)
+    return dict(document["families"][family])
+
+
+def spared_in(outcome: Outcome) -> dict[str, str]:
+    decisions = outcome.document["placement"]["families"]["tensorrt"]["decisions"]
+    return {each["node"]: each["reason"] for each in decisions if "spared" in each["reason"]}
+
+
+def test_the_layer_that_costs_the_answers_stays_in_float_and_the_placement_says_why(folder: Path) -> None:
+    outcome = ran(folder, budget=Budget(max_drop=2))
+    assert outcome.exit_code == 0
+    reasons = spared_in(outcome)
+    assert list(reasons) == [SPIKED]
+    assert reasons[SPIKED].startswith(
+        "spared for the budget (agreement with FP32's top-1 at most 2 points below FP32's)"
+    )
+    assert "alone in INT8 it gives SQNR" in reasons[SPIKED]
+    found = found_in(outcome)
+    assert found["whole"]["drop_points"]["value"] > 10
+    trial = found["budget"]["trials"][found["budget"]["chosen"]]
+    assert (trial["spared"], trial["within"]) == ([SPIKED], True)
+    assert 0.6 < trial["int8_share"] < 0.7
+    written = onnx.load(folder / "out" / "net.tensorrt.int8.onnx")
+    node = next(each for each in written.graph.node if each.name == SPIKED)
+    assert not any("dequantized" in name for name in node.input)
+
+
+def test_labels_make_it_top_1_accuracy_and_the_outcome_says_so(folder: Path) -> None:
+    outcome = ran(folder, budget=Budget(max_drop=2), other="labelled.npz")
+    assert (
+        "judged by top-1 accuracy on the 120 samples of the validation data, with labels" in outcome.document["notes"]
+    )
+    assert list(spared_in(outcome)) == [SPIKED]
+    assert found_in(outcome)["float_metric"] == 1.0
+    np.save(folder / "labels.npy", np.load(folder / "labelled.npz")["labels"])
+    same = ran(folder, budget=Budget(max_drop=2), labels=folder / "labels.npy")
+    assert found_in(same) == found_in(outcome)
+
+
+def test_without_other_data_the_calibration_samples_judge_and_the_outcome_warns(folder: Path) -> None:
+    text = shown(ran(folder, budget=Budget(min_sqnr_db=20), other=None), width=300)
+    assert "judged by agreement with FP32's top-1 on the 60 samples of the calibration data" in text
+    assert "the ranges were measured on the same samples: give others with --validation" in text
+    assert "tensorrt: budget met (" in text
+
+
+def test_a_budget_that_nothing_meets_ends_with_1_and_the_closest_placement(folder: Path) -> None:
+    outcome = ran(folder, budget=Budget(min_sqnr_db=90))
+    assert outcome.exit_code == 1
+    found = found_in(outcome)["budget"]
+    assert not found["met"]
+    assert found["why"].startswith("no placement that was tried keeps output SQNR at least 90 dB; the closest has ")
+    chosen = found["trials"][found["chosen"]]
+    assert chosen["sqnr_db"] == max(trial["sqnr_db"] for trial in found["trials"])
+    assert (folder / "out" / "net.tensorrt.int8.onnx").exists()
+
+
+def test_a_share_of_int8_that_the_budget_leaves_no_room_for_is_not_met(folder: Path) -> None:
+    outcome = ran(folder, budget=Budget(max_drop=2, min_int8_share=0.9))
+    assert outcome.exit_code == 1
+    assert "at least 90% of the multiply-adds in INT8" in found_in(outcome)["budget"]["why"]
+
+
+def test_few_samples_are_called_inconclusive_and_by_the_bound_refused(folder: Path) -> None:
+    why = found_in(ran(folder, budget=Budget(max_drop=2)))["budget"]["why"]
+    assert "inconclusive: 120 samples leave a drop of up to 3.10 points open, and at least 189 are needed" in why
+    message = (
+        "the validation data has 120 samples, which leave 3.10 points open even where no answer changes; it takes 189"
+    )
+    with pytest.raises(MeasurementInvalid, match=message):
+        ran(folder, budget=Budget(max_drop=2, decide_by="bound"))
+    assert found_in(ran(folder, budget=Budget(max_drop=4, decide_by="bound")))["budget"]["met"]
+
+
+def test_latencies_choose_the_placement_that_saves_most_time(folder: Path) -> None:
+    nodes = ["node_conv_0", SPIKED, "node_conv_4", "node_conv_6"]
+    times = {node: {"float_ms": 2.0, "int8_ms": 1.0} for node in nodes}
+    times["node_conv_6"]["int8_ms"] = 2.5
+    path = folder / "latencies.json"
+    path.write_text(json.dumps({"tensorrt": times}))
+    outcome = ran(folder, budget=Budget(max_drop=2, latencies=str(path)))
+    found = found_in(outcome)["budget"]
+    chosen = found["trials"][found["chosen"]]
+    assert (chosen["spared"], chosen["saved_ms"]) == ([SPIKED, "node_conv_6"], 2.0)
+    reasons = {each["node"]: each["reason"] for each in found_in(outcome)["layers"]}
+    assert reasons["node_conv_6"] == "measured no slower in float: INT8 would cost 0.5 ms"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"tensorrt": {"conv9": {"float_ms": 1, "int8_ms": 1}}}', "family 'tensorrt': the graph has no layer 'conv9'"),
+        ('{"tensorrt": {"node_conv_0": {"float_ms": 1, "int8_ms": 1}}}', "lack layer 'node_conv_2' and 2 more; give"),
+        ('{"tensorrt": {"node_conv_0": {"float_ms": -1, "int8_ms": 1}}}', "-1 is no time in milliseconds"),
+        ('{"tensort": {}}', "--latencies .*: family 'tensort' is unknown; did you mean 'tensorrt'"),
+        ("[]", '--latencies .* is not {"family"'),
+    ],
+)
+def test_latencies_of_other_layers_families_or_forms_are_refused(folder: Path, content: str, message: str) -> None:
+    path = folder / "latencies.json"
+    path.write_text(content)
+    with pytest.raises(RecipeError, match=message):
+        ran(folder, budget=Budget(max_drop=2, latencies=str(path)))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.zeros(119, int), r"labels have shape \(119,\) and dtype int64; there are 120 samples"),
+        (np.zeros(120), "dtype float64"),
+        (np.full(120, 6), "labels go from 6 to 6; output 'logits' has 6 classes, so they go from 0 to 5"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(folder: Path, labels: np.ndarray[Any, Any], message: str) -> None:
+    np.save(folder / "labels.npy", labels)
+    with pytest.raises(DataRejected, match=message):
+        ran(folder, budget=Budget(max_drop=2), labels=folder / "labels.npy")
+
+
+def test_labels_that_are_no_file_of_labels_are_refused(folder: Path) -> None:
+    (folder / "labels.npy").write_bytes(b"not numpy")
+    for path, message in (
+        (folder / "labels.npy", "is not a readable .npy or .npz"),
+        (folder / "data.npz", "has no array"),
+    ):
+        with pytest.raises(DataRejected, match=message):
+            ran(folder, budget=Budget(max_drop=2), labels=path)
+
+
+def test_a_graph_without_classes_has_a_floor_of_sqnr_and_no_drop(tmp_path: Path) -> None:
+    model = network()
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 1
+    for tensor in model.graph.initializer:
+        if tensor.name in ("w3", "b3"):
+            values = onnx.numpy_helper.to_array(tensor)[..., :1].copy()
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    onnx.save(model, tmp_path / "net.onnx")
+    saved(tmp_path / "data.npz", x=samples())
+    with pytest.raises(RecipeError, match=r"--max-drop needs labels or an output with classes \('y' \(20, 1\)\)"):
+        ran(tmp_path, budget=Budget(max_drop=2), other=None)
+    outcome = ran(tmp_path, budget=Budget(min_sqnr_db=5), other=None)
+    assert outcome.document["sensitivity"]["metric"] is None
+    assert "judged by output SQNR on the 20 samples of the calibration data" in outcome.document["notes"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((0.0, None, None), "--max-drop 0: give percentage points above 0, at most 100"),
+        ((101.0, None, None), "--max-drop 101: give percentage points above 0"),
+        ((float("nan"), None, None), "--max-drop nan"),
+        ((None, -3.0, None), "--min-sqnr -3: give dB above 0"),
+        ((None, None, Path("x.json")), "--latencies is for a budget: give --max-drop or --min-sqnr with it"),
+    ],
+)
+def test_a_budget_on_the_command_line_that_means_nothing_is_refused(options: Any, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        budget_from_options(*options)
+
+
+def test_data_that_nobody_would_look_at_is_refused(folder: Path) -> None:
+    with pytest.raises(RecipeError, match="--validation and --labels judge graphs: give --max-drop or --min-sqnr"):
+        ran(folder)
+
+
+def test_sensitivity_prints_the_layer_that_costs_most_first(folder: Path) -> None:
+    outcome = ran(folder, sensitivity, sensitivity="exact")
+    found = found_in(outcome)
+    costs = {each["node"]: each for each in found["layers"]}
+    assert costs[SPIKED]["only"]["sqnr_db"] < 5
+    assert costs[SPIKED]["without"]["sqnr_db"] > 30
+    assert costs[SPIKED]["only"]["drop_points"]["value"] > 10
+    assert costs["node_conv_6"]["without"]["sqnr_db"] < 5
+    stream = io.StringIO()
+    outcome.show(Console(file=stream, width=80))
+    rows = [line for line in stream.getvalue().splitlines() if line.startswith("node_")]
+    assert rows[0].startswith(SPIKED)
+    assert all(len(row) <= 80 for row in rows)
+    assert json.loads((folder / "out" / "net.sensitivity.json").read_text())["families"]["tensorrt"] == found
+
+
+def test_the_cheap_look_judges_the_most_sensitive_layers_alone_exactly(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.layer_costs.MOST_SENSITIVE", 1)
+    layers = found_in(ran(folder, sensitivity, sensitivity="worst"))["layers"]
+    assert [each["node"] for each in layers if each["only"] is not None] == [SPIKED]
+
+
+def test_a_search_that_was_stopped_goes_on_where_it_was_and_ends_the_same(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = found_in(ran(folder, budget=Budget(max_drop=2)))
+    (folder / "out" / "net.evaluations.json").unlink()
+    judged: list[int] = []
+    real = Evaluator.of
+
+    def counting(self: Evaluator, graph: onnx.ModelProto) -> Any:
+        judged.append(len(judged))
+        if len(judged) == 5:
+            raise Cancelled(15)
+        return real(self, graph)
+
+    monkeypatch.setattr(Evaluator, "of", counting)
+    with pytest.raises(Cancelled):
+        ran(folder, budget=Budget(max_drop=2))
+    assert len(json.loads((folder / "out" / "net.evaluations.json").read_text())["entries"]) == 4
+    judged[:] = [0] * 10
+    assert found_in(ran(folder, budget=Budget(max_drop=2))) == whole
+    resumed = len(judged) - 10
+    (folder / "out" / "net.evaluations.json").write_text("damaged")
+    judged[:] = [0] * 10
+    assert found_in(ran(folder, budget=Budget(max_drop=2))) == whole
+    assert len(judged) - 10 == resumed + 4
+
+
+def test_another_calibration_is_judged_anew(folder: Path) -> None:
+    first = found_in(ran(folder, budget=Budget(min_sqnr_db=10)))
+    saved(folder / "data.npz", image=3 * spiked_samples())
+    second = found_in(ran(folder, budget=Budget(min_sqnr_db=10)))
+    assert first["whole"]["sqnr_db"] != second["whole"]["sqnr_db"]
+
+
+def test_answers_too_large_to_keep_are_computed_anew_with_the_same_result(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = found_in(ran(folder, budget=Budget(max_drop=2)))
+    (folder / "out" / "net.evaluations.json").unlink()
+    monkeypatch.setattr("pipeline.evaluation.KEPT_BYTES", 0)
+    assert found_in(ran(folder, budget=Budget(max_drop=2))) == kept
+
+
+def test_a_signal_ends_the_judging_between_two_batches(folder: Path) -> None:
+    cancellation = Cancellation()
+    cancellation._signal = 15
+    with pytest.raises(EdgestillError, match="cancelled; run the same command again to resume"):
+        ran(folder, budget=Budget(max_drop=2), cancellation=cancellation)
