@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from calibration.errors import CalibrationError, GraphRefused
-from calibration.graph import SATURATING_OPERATORS, Graph
+from calibration.graph import SATURATING_OPERATORS, Graph, subgraphs
 from calibration.names import FreshNames
 from calibration.prepare import opset_of
 from calibration.ranges import Ranges
@@ -52,8 +52,8 @@ def float32_nodes(model: ModelProto, ranges: Ranges) -> dict[str, str]:
 
 
 def _why_float32(graph: Graph, node: NodeProto, ranges: Ranges, opset: int) -> str | None:
-    if node.domain not in {"", "ai.onnx"}:
-        return f"{node.domain}.{node.op_type} is not a standard operator, so what it takes is unknown"
+    if (reason := _why_foreign(graph, node)) is not None:
+        return reason
     if not any(graph.is_float(name) for name in (*node.input, *node.output) if name):
         return None
     if not _takes_half(node, opset):
@@ -66,6 +66,15 @@ def _why_float32(graph: Graph, node: NodeProto, ranges: Ranges, opset: int) -> s
         if reason is not None:
             return reason
     return None
+
+
+def _why_foreign(graph: Graph, node: NodeProto) -> str | None:
+    if node.domain not in {"", "ai.onnx"}:
+        return f"{node.domain}.{node.op_type} is not a standard operator, so what it takes is unknown"
+    if any(subgraphs(node)):
+        return f"{node.op_type} holds a subgraph, which stays as it is"
+    captured = any(name in graph.captured for name in node.output)
+    return "the subgraph of another node reads it in float32" if captured else None
 
 
 def why_too_large(graph: Graph, name: str, ranges: Ranges) -> str | None:
@@ -134,6 +143,8 @@ class _Converter:
         self._names = FreshNames(model)
 
     def converted(self) -> ModelProto:
+        for name in sorted(self._graph.captured & self._graph.initializers.keys()):
+            self._initializers[name] = self._graph.initializers[name]
         for node in self._graph.nodes:
             self._convert(node)
         result = ModelProto()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 SATURATING_OPERATORS = ("Relu", "Clip")
 """They cut what their input holds, in the requantizing kernel, so a range is wanted after them only."""
@@ -49,10 +50,16 @@ class Graph:
                     found.setdefault(name, []).append(Edge(node, position))
         return {name: tuple(edges) for name, edges in found.items()}
 
+    @cached_property
+    def captured(self) -> frozenset[str]:
+        """What the subgraphs of control flow read from this graph, by name."""
+        return frozenset(name for node in self.nodes for inner in subgraphs(node) for name in _names_read(inner))
+
     def sole_reader(self, tensor: str) -> NodeProto | None:
         """The only node that reads a tensor which is no graph output; None where there are none or several."""
         edges = self.readers.get(tensor, ())
-        return edges[0].node if len(edges) == 1 and tensor not in self.outputs else None
+        alone = len(edges) == 1 and tensor not in self.outputs and tensor not in self.captured
+        return edges[0].node if alone else None
 
     def tail(self, node: NodeProto) -> str:
         """The tensor on which the node's result is requantized: after a Relu or Clip that alone reads it."""
@@ -95,6 +102,23 @@ class Graph:
         if reader is None or reader.op_type not in SATURATING_OPERATORS or reader.input[0] != tensor:
             return None
         return reader
+
+
+def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
+    """The bodies of an If, a Loop or a Scan."""
+    for item in node.attribute:
+        if item.type == AttributeProto.GRAPH:
+            yield item.g
+        yield from item.graphs
+
+
+def _names_read(graph: GraphProto) -> Iterator[str]:
+    """Of a subgraph and those inside it; names that it writes itself are among them and harm nothing."""
+    yield from (value.name for value in graph.output)
+    for node in graph.node:
+        yield from filter(None, node.input)
+        for inner in subgraphs(node):
+            yield from _names_read(inner)
 
 
 def attribute(node: NodeProto, name: str, default: int) -> int:

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import final
 
-from onnx import ModelProto
+from onnx import GraphProto, ModelProto
+
+from calibration.graph import subgraphs
+
+
+def _names(graph: GraphProto) -> Iterator[str]:
+    for node in graph.node:
+        yield from (*node.input, *node.output, node.name)
+        for inner in subgraphs(node):
+            yield from _names(inner)
 
 
 @final
@@ -12,7 +22,7 @@ class FreshNames:
     """Gives names that no node and no tensor of the model has, each once."""
 
     def __init__(self, model: ModelProto) -> None:
-        self._taken = {name for node in model.graph.node for name in (*node.input, *node.output, node.name)}
+        self._taken = set(_names(model.graph))
 
     def like(self, wanted: str) -> str:
         """The wanted name, numbered from 2 on where it is taken."""

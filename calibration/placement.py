@@ -11,10 +11,10 @@ from onnx import ModelProto
 
 from calibration.errors import CalibrationError
 from calibration.families import FAMILY
-from calibration.graph import Graph
+from calibration.graph import Graph, subgraphs
 from calibration.placement_cpu import place_cpu
 from calibration.placement_tensorrt import place_tensorrt
-from calibration.rules import RULES, SPARED, Rule, Verdict
+from calibration.rules import CONTROL_FLOW, RULES, SPARED, UNKNOWN_OPERATOR, Rule, Verdict
 from calibration.sites import Activation, Decision, Sites, Weight
 
 __all__ = ["Activation", "Decision", "Placement", "Weight", "place"]
@@ -61,6 +61,7 @@ def place(model: ModelProto, family: str, spared: Mapping[str, str] = MappingPro
     if unknown := spared.keys() - {node.name for node in graph.nodes}:
         raise CalibrationError(f"node {min(unknown)!r} is to stay in float, but the graph has no node of this name")
     sites = Sites({name: (False, SPARED.says(why=reason)) for name, reason in spared.items()})
+    _leave_what_is_not_understood(graph, sites)
     if FAMILY[family].rules == "cpu":
         place_cpu(graph, sites, FAMILY[family])
     else:
@@ -71,6 +72,16 @@ def place(model: ModelProto, family: str, spared: Mapping[str, str] = MappingPro
         activations=tuple(sites.activations[name] for name in _in_graph_order(graph, sites)),
         weights=tuple(sites.weights),
     )
+
+
+def _leave_what_is_not_understood(graph: Graph, sites: Sites) -> None:
+    for node in graph.nodes:
+        if sites.is_decided(node):
+            continue
+        if any(subgraphs(node)):
+            sites.refuse(node, CONTROL_FLOW.says())
+        elif node.domain not in ("", "ai.onnx"):
+            sites.refuse(node, UNKNOWN_OPERATOR.says(domain=node.domain, operator=node.op_type))
 
 
 def _decisions(graph: Graph, verdicts: Mapping[str, tuple[bool, Verdict]]) -> tuple[Decision, ...]:

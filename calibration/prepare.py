@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx.inliner
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
-from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 from onnxscript.rewriter import rewrite
 from onnxscript.rewriter.rules.common import (
     fuse_batchnorm_into_conv_rule,
@@ -15,6 +16,7 @@ from onnxscript.rewriter.rules.common import (
 )
 
 from calibration.errors import GraphRefused
+from calibration.graph import subgraphs
 
 LEAST_OPSET = 13
 """Per-axis QuantizeLinear and DequantizeLinear begin here."""
@@ -41,16 +43,18 @@ _HALF_TYPES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 def prepared(model: ModelProto) -> ModelProto:
     """The model with batch-norms folded into convolutions, constants as initializers, and every node named.
 
-    Inputs and outputs keep their names; preparing twice changes nothing. Raises GraphRefused where the graph is
-    invalid or nothing in it can be quantized.
+    Local functions are inlined. Inputs and outputs keep their names; preparing twice changes nothing. Raises
+    GraphRefused where the graph is invalid or nothing in it can be quantized.
     """
+    model = onnx.inliner.inline_local_functions(model) if model.functions else model
     _refuse_what_cannot_be_quantized(model)
     copy = ModelProto()
     copy.CopyFrom(model)  # the passes write into the tensors that they are given
     graph = ir.from_proto(copy)
     common_passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
     common_passes.RemoveInitializersFromInputsPass()(graph)
-    common_passes.IdentityEliminationPass()(graph)
+    if not any(any(subgraphs(node)) for node in model.graph.node):
+        common_passes.IdentityEliminationPass()(graph)  # of onnx_ir 1.1 it breaks a branch that is an Identity alone
     graph = rewrite(
         graph,
         pattern_rewrite_rules=[
@@ -80,8 +84,6 @@ def _refuse_what_cannot_be_quantized(model: ModelProto) -> None:
     _refuse_tensors(model)
     for node in model.graph.node:
         _refuse_node(node)
-    if model.functions:
-        raise GraphRefused("the graph has local functions; inline them with onnx.inliner.inline_local_functions first")
     if not any(node.op_type in COMPUTE_OPERATORS for node in model.graph.node):
         raise GraphRefused(f"the graph has no {', '.join(COMPUTE_OPERATORS)}: there is nothing to quantize")
     try:
@@ -106,10 +108,9 @@ def _refuse_tensors(model: ModelProto) -> None:
 def _refuse_node(node: NodeProto) -> None:
     if node.op_type in _QUANTIZED_OPERATORS:
         raise GraphRefused(f"node {node.name!r} is {node.op_type}: the graph is quantized already; give the FP32 one")
-    if any(attribute.type in {AttributeProto.GRAPH, AttributeProto.GRAPHS} for attribute in node.attribute):
-        raise GraphRefused(
-            f"node {node.name!r} is {node.op_type}, which holds a subgraph; export the network without control flow"
-        )
+    for inner in subgraphs(node):
+        for each in inner.node:
+            _refuse_node(each)
 
 
 def _name_nodes(model: ModelProto) -> None:

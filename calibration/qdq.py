@@ -221,7 +221,8 @@ class _Rewriter:
         return nodes
 
     def _set_initializers(self, result: ModelProto) -> None:
-        used = {name for node in result.graph.node for name in node.input} | self._graph.outputs
+        read = {name for node in result.graph.node for name in node.input}
+        used = read | self._graph.outputs | self._graph.captured
         kept = [tensor for tensor in self._model.graph.initializer if tensor.name in used]
         del result.graph.initializer[:]
         result.graph.initializer.extend([*kept, *self._new_initializers])

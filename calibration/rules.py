@@ -45,10 +45,24 @@ SPARED = Rule(
 )
 
 # Of every family.
+CONTROL_FLOW = Rule(
+    name="control-flow",
+    pattern="If, Loop, Scan and the like",
+    reason="it holds a subgraph, which stays in float",
+    source="ranges are measured in the main graph alone",
+    versions=_ALL,
+)
+UNKNOWN_OPERATOR = Rule(
+    name="unknown-operator",
+    pattern="operator of a domain other than ONNX's",
+    reason="{domain}.{operator} is no operator of ONNX, so what it makes of rounded values is unknown",
+    source="ONNX operator sets",
+    versions=_ALL,
+)
 NOT_FLOAT = Rule(
     name="not-float32",
     pattern="product whose operands are no float32",
-    reason="its operands are not float32",
+    reason="its operands are not known to be float32",
     source="ONNX QuantizeLinear",
     versions=_ALL,
 )

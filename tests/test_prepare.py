@@ -102,13 +102,6 @@ _REFUSED = {
         + "{ q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) y = MatMul(d, w) }",
         "is QuantizeLinear: the graph is quantized already; give the FP32 one",
     ),
-    "control flow": (
-        _HEADER % 18
-        + "(float[N, 2] x, bool c) => (float[N, 2] y) "
-        + "{ y = If (c) <then_branch = t () => (float[N, 2] a) { a = Identity(x) }, "
-        + "else_branch = e () => (float[N, 2] b) { b = Neg(x) }> }",
-        "is If, which holds a subgraph; export the network without control flow",
-    ),
     "no product": (
         _HEADER % 18 + "(float[N, 2] x) => (float[N, 2] y) { y = Relu(x) }",
         "the graph has no Conv, Gemm, MatMul: there is nothing to quantize",
