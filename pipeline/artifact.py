@@ -54,6 +54,7 @@ def teacher_files(index: int) -> TeacherFiles:
 
 
 TARGET = "target.json"
+SENSITIVITY = "sensitivity.json"
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from calibration.layers import Layer
     from calibration.placement import Placement
 
-SENSITIVITY = "sensitivity.json"
 SCHEMA_VERSION = 1
 
 
@@ -168,6 +167,7 @@ def _layer(layer: Layer, found: FamilyFound) -> dict[str, Any]:
         "operator": layer.operator,
         "group": layer.group,
         "multiply_adds": layer.multiply_adds,
+        "share": layer.multiply_adds / max(1, sum(each.multiply_adds for each in found.subject.layers)),
         "input": layer.input,
         "range": [covered.low, covered.high],
         "saturation": found.costs.saturation[layer.node],

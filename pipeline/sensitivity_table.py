@@ -23,9 +23,8 @@ def sensitivity_tables(document: Mapping[str, Any]) -> Iterator[Table]:
         table.add_column(Text("Layer"), overflow="fold", min_width=16)
         for title in ("of all", "outside", "own dB", "alone\ndB", "alone\npoints", "all but\ndB", "all but\npoints"):
             table.add_column(Text(title), justify="right")
-        total = sum(layer["multiply_adds"] for layer in found["layers"]) / max(found["int8_share"], 1e-9)
         for layer in sorted(found["layers"], key=cost):
-            table.add_row(*(Text(text) for text in _row(layer, total)))
+            table.add_row(*(Text(text) for text in _row(layer)))
         for group in found["groups"]:
             if group["only"] is not None:
                 cells = (f"block {group['name']}", "", "", "", *_cells(group["only"]), *_cells(group["without"]))
@@ -39,9 +38,9 @@ def cost(layer: Mapping[str, Any]) -> tuple[bool, float]:
     return only is None, layer["local_sqnr_db"] if only is None else only["sqnr_db"]
 
 
-def _row(layer: Mapping[str, Any], total: float) -> Iterator[str]:
+def _row(layer: Mapping[str, Any]) -> Iterator[str]:
     yield f"{layer['node']}{', spared' if layer['spared'] else ''}"
-    yield f"{layer['multiply_adds'] / max(total, 1):.1%}"
+    yield f"{layer['share']:.1%}"
     yield f"{layer['saturation']:.3%}"
     yield f"{layer['local_sqnr_db']:.1f}"
     yield from _cells(layer["only"])

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import atomic
+from pipeline.artifact import SENSITIVITY
 from pipeline.budget import Latencies, latencies_from_json
 from pipeline.calibration_inputs import GraphInput
 from pipeline.judging_inputs import JudgingFiles, judging_data, yardstick_of
-from pipeline.mixed_precision import SENSITIVITY, FamilyFound, Judging, notes
+from pipeline.mixed_precision import FamilyFound, Judging, notes
 from pipeline.workspace import disk_errors_explained
 
 if TYPE_CHECKING:

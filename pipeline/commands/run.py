@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from pipeline import runner
-from pipeline.artifact import TARGET, ReportFiles
+from pipeline.artifact import SENSITIVITY, TARGET, ReportFiles
 from pipeline.cancellation import Cancellation
 from pipeline.crew import follow
 from pipeline.errors import IntegrityError, NotAcceptable, RecipeError
@@ -111,11 +111,16 @@ def _exit_code(found: Report) -> int:
 
 
 def _exit_code_of(runs: Sequence[runner.StageRun]) -> int:
-    """Of a run that makes no report: a student that does not meet its target is not acceptable all the same."""
+    """Of a run that makes no report: a target or a budget that is not met is not acceptable all the same."""
     for each in runs:
         target = each.folder / TARGET
         if each.stage == "distill" and target.exists() and not json.loads(target.read_text("utf-8"))["met"]:
             return NotAcceptable.exit_code
+        costs = each.folder / SENSITIVITY
+        if each.stage == "calibrate" and costs.exists():
+            families = json.loads(costs.read_text("utf-8"))["families"].values()
+            if any(found["budget"] is not None and not found["budget"]["met"] for found in families):
+                return NotAcceptable.exit_code
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.reporting import figures, formats, search, summary, tables, training
+from pipeline.reporting import figures, formats, layers, search, summary, tables, training
 from pipeline.reporting.result import Report
 
 TEMPLATE = "report.html"
@@ -33,6 +33,7 @@ def html_from_report(report: Report) -> str:
         tested=summary.tested(report),
         metric=formats.heading(report.metric),
         figures=figures,
+        layers=layers,
         training=training,
         search=search,
         tables=tables,

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pipeline.reporting import formats, search, summary, tables, training
+from pipeline.reporting import formats, layers, search, summary, tables, training
 from pipeline.reporting.result import Report
 from pipeline.reporting.tables import Cell, Table
 
@@ -32,6 +32,7 @@ def _blocks(report: Report) -> Iterator[str]:
     yield from _section("From teacher to engine", _table(tables.chain_table(report)))
     yield from _section("Training", _joined(_training(report)))
     yield from _section("Search", _joined(_search(report)))
+    yield from _section("Layers in INT8", _joined(_layers(report)))
     yield from _section("Engines", _table(tables.engines_table(report)))
     yield _list(summary.unmeasured(report))
     yield from _section("Latency", _table(tables.latency_table(report)))
@@ -59,6 +60,15 @@ def _search(report: Report) -> Iterator[str]:
     yield _table(search.search_table(report))
     yield _table(search.trials_table(report))
     yield search.trials_left_out(report)
+
+
+def _layers(report: Report) -> Iterator[str]:
+    for family in layers.families(report):
+        yield f"**{_escaped(family.family)}** ({_escaped(family.judged_on)}, {family.samples} samples)"
+        yield _escaped(layers.sentence(family))
+        yield _table(layers.placements_table(family))
+        yield _table(layers.layers_table(family))
+        yield layers.left_out(family)
 
 
 def _joined(blocks: Iterator[str]) -> str:

@@ -11,14 +11,14 @@ from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_
 
 from engines import ENGINES
 from pipeline import atomic
-from pipeline.artifact import Artifact, Artifacts, Graph, Graphs, Splits
+from pipeline.artifact import SENSITIVITY, Artifact, Artifacts, Graph, Graphs, Splits
 from pipeline.budget import Budget, Latencies, latencies_from_json
 from pipeline.context import Context
 from pipeline.data import Dataset, open_dataset
 from pipeline.digest import sha256_of_value
 from pipeline.errors import DataRejected, RecipeError
 from pipeline.layer_costs import Sensitivity
-from pipeline.mixed_precision import SENSITIVITY, Judging, judged, notes, sensitivity_document
+from pipeline.mixed_precision import Judging, judged, notes, sensitivity_document
 from pipeline.names import checked_distinct
 from pipeline.quantization import PLACEMENT, model_bytes, placement_document, quantized
 from pipeline.quantization_settings import (

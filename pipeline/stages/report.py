@@ -26,6 +26,7 @@ from pipeline.built import BuiltRecord, built_records
 from pipeline.context import Context
 from pipeline.findings import accuracy_findings, teacher_findings, timing_findings
 from pipeline.gates import Gates, gate_results, target_gate
+from pipeline.judged import budget_gates, layers_of
 from pipeline.manifest import read_manifest
 from pipeline.reporting.result import (
     AuditSummary,
@@ -80,6 +81,7 @@ class WriteReport(Stage):
         gates = gate_results(self.gates, engines, sample)
         if search is not None:
             gates = (target_gate(search), *gates)
+        gates = (*budget_gates(inputs[Graphs]), *gates)
         verdict, reasons = verdict_from_gates(gates)
         manifests = [read_manifest(inputs[kind].folder) for kind in KINDS]
         versions = {name: found for manifest in manifests for name, found in manifest.versions.items()}
@@ -104,6 +106,7 @@ class WriteReport(Stage):
             distillation=distillation(inputs[Student]),
             curves=(*curves(inputs[Teacher]), *curves(inputs[Student])),
             search=search,
+            layers=layers_of(inputs[Graphs]),
             stages=tuple(
                 StageResult(
                     name=each.stage, key=each.key, seconds=each.seconds, peak_memory_bytes=each.peak_memory_bytes

@@ -1,0 +1,130 @@
+"""What the report shows of each layer: the table, the marks, the placements that were tried, and the gate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sample_reports import bare_report, sample_report, words
+
+from pipeline.artifact import Graphs
+from pipeline.judged import budget_gates, layers_of
+from pipeline.reporting import layers
+from pipeline.reporting.document import document_from_report, schema_errors
+from pipeline.reporting.html import html_from_report
+from pipeline.reporting.markdown import markdown_from_report
+
+DROP = {"value": 0.5, "low": -0.5, "high": 1.5, "n": 180, "confidence": 0.95}
+
+
+def evaluation(sqnr_db: float, drop: dict[str, float] | None = None) -> dict[str, Any]:
+    return {"sqnr_db": sqnr_db, "metric": 0.98, "drop_points": drop or DROP}
+
+
+def layer(number: int, spared: bool = False, judged: bool = True) -> dict[str, Any]:
+    return {
+        "node": f"node_{number}",
+        "module": f"stages.{number}.conv<b>",
+        "share": 0.05,
+        "range": [-1.25, 6.0],
+        "saturation": 0.00123,
+        "local_sqnr_db": 38.0 + number,
+        "only": evaluation(45.0 - number) if judged else None,
+        "without": evaluation(30.0) if judged else None,
+        "spared": spared,
+        "reason": "spared for the budget" if spared else "",
+    }
+
+
+def sensitivity(folder: Path, count: int = 3, **budget: Any) -> Graphs:
+    """The artifact of a calibration that looked at `count` layers."""
+    trials = [
+        {"spared": [], "int8_share": 0.99, "within": False, **evaluation(28.0, {**DROP, "value": 2.0, "high": 3.0})},
+        {"spared": ["node_2"], "int8_share": 0.8, "within": True, **evaluation(36.0)},
+    ]
+    document = {
+        "metric": "accuracy",
+        "judged_on": "validation split",
+        "samples": 180,
+        "budget": budget or None,
+        "families": {
+            "cpu": {
+                "layers": [layer(number, spared=number == 2 and bool(budget)) for number in range(count)],
+                "budget": {"met": True, "why": "80.0%; inconclusive: 180 samples", "chosen": 1, "trials": trials}
+                if budget
+                else None,
+            }
+        },
+    }
+    (folder / "sensitivity.json").write_text(json.dumps(document))
+    return Graphs(folder)
+
+
+def test_the_report_shows_each_layer_with_range_saturation_sqnr_and_cost_and_why_it_was_spared(tmp_path: Path) -> None:
+    report = sample_report(layers=layers_of(sensitivity(tmp_path, max_drop=1)))
+    assert schema_errors(document_from_report(report)) == []
+    page = html_from_report(report)
+    assert "conv<b>" not in page
+    told = words(page)
+    for expected in (
+        "Layers in INT8",
+        "Budget (accuracy at most 1 points below FP32's) met: 80.0%; inconclusive: 180 samples.",
+        "-1.25 … 6.00",
+        "0.123%",
+        "spared for the budget",
+    ):
+        assert expected in told
+        assert expected in markdown_from_report(report).replace("&lt;", "<")
+    assert layers.worst_first(report.layers[0])[0].node == "node_2"
+
+
+def test_placements_are_drawn_and_listed_with_the_chosen_one_first(tmp_path: Path) -> None:
+    (family,) = layers_of(sensitivity(tmp_path, max_drop=1))
+    curve = layers.curve(family)
+    assert curve is not None
+    assert curve.plot.count('class="ring"') == 1
+    assert curve.plot.count("hollow") == 1
+    rows = layers.placements_table(family).rows
+    assert [row[0].note for row in rows] == ["chosen", ""]
+    assert [cell.text for cell in rows[0]] == ["80.0%", "1", "36.0 dB", "-0.50", "within"]
+    assert rows[0][3].note == "[-1.50, 0.50]"
+
+
+def test_without_a_budget_there_are_layers_and_nothing_else(tmp_path: Path) -> None:
+    (family,) = layers_of(sensitivity(tmp_path))
+    assert layers.curve(family) is None
+    assert layers.sentence(family) == ""
+    assert layers.placements_table(family).rows == ()
+    assert list(budget_gates(Graphs(tmp_path))) == []
+    assert "Budget (" not in words(html_from_report(sample_report(layers=(family,))))
+
+
+def test_where_nobody_looked_the_section_vanishes(tmp_path: Path) -> None:
+    assert layers_of(Graphs(tmp_path)) == ()
+    assert list(budget_gates(Graphs(tmp_path))) == []
+    assert "Layers in INT8" not in html_from_report(bare_report()) + markdown_from_report(bare_report())
+
+
+def test_more_layers_than_a_page_holds_are_counted(tmp_path: Path) -> None:
+    (family,) = layers_of(sensitivity(tmp_path, count=30))
+    assert len(layers.layers_table(family).rows) == 24
+    assert layers.left_out(family) == "6 more layers in report.json."
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected"),
+    [
+        ({"max_drop": 1.0}, [("calibrate.max_drop", 0.5, "passed", "inconclusive: 180 samples")]),
+        ({"max_drop": 0.3}, [("calibrate.max_drop", 0.5, "failed", "")]),
+        ({"max_drop": 1.0, "decide_by": "bound"}, [("calibrate.max_drop", 1.5, "failed", "")]),
+        (
+            {"min_sqnr_db": 40.0, "min_int8_share": 0.7},
+            [("calibrate.min_sqnr_db", 36.0, "failed", ""), ("calibrate.min_int8_share", 0.8, "passed", "")],
+        ),
+    ],
+)
+def test_a_budget_is_a_gate(tmp_path: Path, budget: dict[str, Any], expected: list[tuple[Any, ...]]) -> None:
+    found = budget_gates(sensitivity(tmp_path, **budget))
+    assert [(gate.name, gate.value, gate.state, gate.detail) for gate in found] == expected
