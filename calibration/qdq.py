@@ -19,6 +19,7 @@ from calibration.names import FreshNames
 from calibration.placement import Activation, Placement, Weight
 from calibration.ranges import Ranges
 from calibration.scale import LEAST_SCALE, scale_from_amax, stored_scale
+from calibration.weights import WeightMethod, weight_scales
 
 _REQUANTIZED_OPERATORS = ("Conv", "ConvTranspose", "Gemm")
 """Between a DQ and a Q onnxruntime rounds their float weights to 8 bits, one scale for all channels, on its own."""
@@ -36,16 +37,23 @@ class Grid:
 
 
 def quantize(
-    model: ModelProto, ranges: Ranges, placement: Placement, number: Literal["int8", "fp8"] = "int8"
+    model: ModelProto,
+    ranges: Ranges,
+    placement: Placement,
+    number: Literal["int8", "fp8"] = "int8",
+    weights: WeightMethod = "max",
 ) -> ModelProto:
     """The prepared model with Q/DQ pairs where the placement wants them; inputs and outputs stay float32.
 
+    `weights` is for INT8; FP8 takes `max`, since what would saturate costs it no finer step.
     Raises GraphRefused where the placement holds nothing, CalibrationError where a tensor has no range.
     """
     if not placement.weights and not placement.activations:
         raise GraphRefused(f"family {placement.family!r} finds nothing to quantize: {_refusals(placement)}")
     family = FAMILY[placement.family]
-    return _Rewriter(model, ranges, placement, family if number == "int8" else in_fp8(family)).rewritten()
+    if number == "fp8":
+        return _Rewriter(model, ranges, placement, in_fp8(family), "max").rewritten()
+    return _Rewriter(model, ranges, placement, family, weights).rewritten()
 
 
 def activation_grid(measured: Range, family: Family) -> Grid:
@@ -56,22 +64,6 @@ def activation_grid(measured: Range, family: Family) -> Grid:
     scale = float(stored_scale((high - low) / 255))
     offset = round(-low / scale)
     return Grid(scale, offset if family.activation_dtype == "uint8" else offset - 128)
-
-
-def weight_scales(
-    weight: NDArray[np.float32], axis: int, limit: int, least: NDArray[np.float64] | None = None
-) -> NDArray[np.float32]:
-    """Max-abs scales per channel, (channels,); a channel of zeros gets the largest scale of the others.
-
-    `least` bounds each scale from below, so that an INT32 bias can be represented.
-    """
-    others = tuple(i for i in range(weight.ndim) if i != axis)
-    scales = np.abs(weight).max(axis=others).astype(np.float64) / limit
-    largest = float(scales.max())
-    scales = np.where(scales > 0, scales, largest if largest > 0 else 1.0)
-    if least is not None:
-        scales = np.maximum(scales, least)
-    return np.maximum(scales, LEAST_SCALE).astype(np.float32)
 
 
 def _least_weight_scales(bias: NDArray[np.float32], input_scale: float) -> NDArray[np.float64]:
@@ -88,10 +80,13 @@ def _refusals(placement: Placement) -> str:
 class _Rewriter:
     """Builds the quantized copy of one model."""
 
-    def __init__(self, model: ModelProto, ranges: Ranges, placement: Placement, family: Family) -> None:
+    def __init__(
+        self, model: ModelProto, ranges: Ranges, placement: Placement, family: Family, weights: WeightMethod
+    ) -> None:
         self._model = model
         self._graph = Graph(model)
         self._family = family
+        self._weight_method = weights
         self._placement = placement
         self._grids = {a.tensor: self._grid(a, ranges) for a in placement.activations}
         self._new_initializers: list[TensorProto] = []
@@ -140,7 +135,7 @@ class _Rewriter:
         bias = self._graph.constant(weight.bias) if weight.bias and self._family.int32_bias else None
         input_scale = self._grids[weight.activation].scale
         least = None if bias is None else _least_weight_scales(bias, input_scale)
-        scales = weight_scales(values, weight.axis, self._family.weight_limit, least)
+        scales = weight_scales(values, weight.axis, self._family.weight_limit, least, self._weight_method)
         if self._family.weight_granularity == "tensor":
             scales = np.array(scales.max(), np.float32)
         self._dequantized(weight.tensor, self._stored(values, scales, weight), scales, weight.axis, (weight.node, 1))

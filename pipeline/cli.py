@@ -160,6 +160,7 @@ def _quantize(
     out: Annotated[Path | None, typer.Option(help="Folder for the results; default beside the model.")] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
     threads: Annotated[int, typer.Option(min=1)] = 1,
+    weights: Annotated[str, typer.Option(help="Their scales: max, or mse (least squared error).")] = "max",
     repair: Annotated[
         list[str] | None,
         typer.Option(help="Tried, and kept where it gains: bias, equalize, auto (both) or none; default bias."),
@@ -224,6 +225,7 @@ def _quantize(
             tuple(tensorrt_version or ()),
             show_reasons,
             tuple(repair) if repair else DEFAULT_REPAIR,
+            weights=weights,
             budget=budget_from_options(max_drop, min_sqnr, latencies),
             validation=validation,
             labels=labels,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from calibration.placement import Placement
     from calibration.ranges import Ranges
     from calibration.statistics import Sketches
+    from calibration.weights import WeightMethod
 
 PLACEMENT = "placement.json"
 FLOAT16 = "fp16.onnx"
@@ -55,6 +56,8 @@ class Quantized:
     """By file name: of each TensorRT family INT8 and FP8 with the rest in FP16."""
     repairs: tuple[Trial, ...] = ()
     """What each repair brought, kept or not."""
+    weights: WeightMethod = "max"
+    """What the scale of a weight's output channel comes from."""
 
     def graphs(self) -> dict[str, onnx.ModelProto]:
         """What there is to build, by file name."""
@@ -107,7 +110,7 @@ def quantized(
         placements = {family: place(model, resolved_family(family)) for family in settings.families}
         models, int8 = dict.fromkeys(placements, model), {}
         for family, placement in placements.items():
-            int8[family] = quantize(model, ranges, placement)
+            int8[family] = quantize(model, ranges, placement, weights=settings.weights)
             if repairs and "bias" in settings.repair:
                 models[family], int8[family] = repairs.bias_corrected(model, ranges, family, placement, int8[family])
         # Half precision must hold every value that was seen, whatever the INT8 method cuts off.
@@ -117,7 +120,7 @@ def quantized(
     trials = tuple(repairs.trials) if repairs else ()
     if sketches.images != data.samples:
         raise DataRejected(f"{sketches.images} images were calibrated, {data.samples} were asked for")
-    return Quantized(sketches, ranges, int8, float16, placements, model, beside, trials)
+    return Quantized(sketches, ranges, int8, float16, placements, model, beside, trials, settings.weights)
 
 
 def with_placements(result: Quantized, changed: Mapping[str, tuple[Placement, onnx.ModelProto]]) -> Quantized:

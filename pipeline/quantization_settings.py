@@ -10,6 +10,7 @@ from calibration import FAMILIES, METHODS
 from calibration.errors import CalibrationError
 from calibration.method_text import method_from_text, setting_of, text_from_method
 from calibration.tensorrt_version import wanted_version
+from calibration.weights import WEIGHT_METHODS, WeightMethod
 from engines.machine import cpu_family
 from pipeline.engine_errors import engine_errors_explained
 from pipeline.names import unknown
@@ -43,6 +44,8 @@ class QuantizationSettings:
     threads: int = 1
     cache_versions: tuple[str, ...] = ()
     """Versions of TensorRT, such as 10.3.0, that a calibration cache is written for."""
+    weights: WeightMethod = "max"
+    """What the scale of a weight's output channel comes from."""
     repair: tuple[Repair, ...] = DEFAULT_REPAIR
     """What is tried on the graphs, and kept where it brings something."""
 
@@ -59,6 +62,13 @@ def checked_repair(repair: Any) -> tuple[Repair, ...]:
         if name not in REPAIRS:
             raise ValueError(unknown("repair", name, (*REPAIRS, "auto", "none")))
     return tuple(name for name in REPAIRS if name in repair)
+
+
+def checked_weights(weights: Any) -> WeightMethod:
+    """`max` or `mse`; raises ValueError with the nearest right name."""
+    if weights not in WEIGHT_METHODS:
+        raise ValueError(unknown("weights", str(weights), WEIGHT_METHODS))
+    return "max" if weights == "max" else "mse"
 
 
 def check_repair_beside_caches(repair: Sequence[str], cache_versions: Sequence[str]) -> None:

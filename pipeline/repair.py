@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from calibration.placement import Placement
     from calibration.quality import Quality
     from calibration.ranges import Ranges
+    from calibration.weights import WeightMethod
 
 HELD_SAMPLES = 64
 """What a repair looks at, whatever the calibration holds: half of it makes the repair, the other half judges it."""
@@ -96,7 +97,7 @@ class Repairs:
 
         nodes = [weight.node for weight in placement.weights]
         corrected = bias_corrected(model, quantized, nodes, self._made_from, self._settings.threads)
-        found = _quantized(corrected, ranges, family)
+        found = _quantized(corrected, ranges, family, self._settings.weights)
         before, after = self._reference.quality_of(quantized), self._reference.quality_of(found)
         kept = after.sqnr_db - before.sqnr_db >= LEAST_GAIN_DB
         self.trials.append(Trial("bias", family, before, after, kept))
@@ -110,15 +111,16 @@ class Repairs:
         sketches = collect(model, self._made_from, threads=self._settings.threads)
         ranges = ranges_from_sketches(sketches, self._settings.method)
         return {
-            family: self._reference.quality_of(_quantized(model, ranges, family)) for family in self._settings.families
+            family: self._reference.quality_of(_quantized(model, ranges, family, self._settings.weights))
+            for family in self._settings.families
         }
 
 
-def _quantized(model: ModelProto, ranges: Ranges, family: str) -> ModelProto:
+def _quantized(model: ModelProto, ranges: Ranges, family: str, weights: WeightMethod) -> ModelProto:
     from calibration.placement import place
     from calibration.qdq import quantize
 
-    return quantize(model, ranges, place(model, resolved_family(family)))
+    return quantize(model, ranges, place(model, resolved_family(family)), weights=weights)
 
 
 def _first(data: CalibrationData) -> list[Batch]:

@@ -23,8 +23,9 @@ from calibration.families import FAMILY
 from calibration.method import Range
 from calibration.placement import place
 from calibration.prepare import prepared
-from calibration.qdq import activation_grid, quantize, weight_scales
+from calibration.qdq import activation_grid, quantize
 from calibration.ranges import Ranges, ranges_from_sketches
+from calibration.weights import weight_scales
 from engines.machine import cpu_family
 
 _NETWORKS: dict[str, tuple[Callable[[], ModelProto], tuple[int, ...]]] = {

@@ -35,6 +35,7 @@ from pipeline.quantization_settings import (
     checked_families,
     checked_method,
     checked_repair,
+    checked_weights,
 )
 from pipeline.tensorrt_ranges import write_for_tensorrt
 from pipeline.workspace import disk_errors_explained
@@ -62,6 +63,8 @@ class QuantizeRequest:
     """Whether to print the reason of every node, not of the products in float alone."""
     repair: tuple[str, ...] = DEFAULT_REPAIR
     """What is tried, and kept where it brings something."""
+    weights: str = "max"
+    """What their scales come from."""
     budget: Budget | None = None
     """Layers stay in float until it holds."""
     sensitivity: Sensitivity = "off"
@@ -77,7 +80,12 @@ class QuantizeRequest:
     @property
     def settings(self) -> QuantizationSettings:
         return QuantizationSettings(
-            self.method, self.families, self.threads, self.cache_versions, checked_repair(self.repair)
+            self.method,
+            self.families,
+            self.threads,
+            self.cache_versions,
+            checked_weights(self.weights),
+            checked_repair(self.repair),
         )
 
 
@@ -129,6 +137,7 @@ def check(request: QuantizeRequest) -> None:
     try:
         checked_method(request.method)
         checked_families(request.families)
+        checked_weights(request.weights)
         checked_cache_versions(request.cache_versions)
         check_repair_beside_caches(checked_repair(request.repair), request.cache_versions)
     except ValueError as error:

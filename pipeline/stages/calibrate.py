@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, final
 import numpy as np
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_validator
 
+from calibration.weights import WeightMethod
 from engines import ENGINES
 from pipeline import atomic
 from pipeline.artifact import SENSITIVITY, Artifact, Artifacts, Graph, Graphs, Splits
@@ -70,6 +71,8 @@ class Calibrate(Stage):
     """How closely the report looks at each layer."""
     budget: Budget | None = None
     """`[calibrate.budget]`: layers stay in float until it holds."""
+    weights: WeightMethod = "max"
+    """What the scale of a weight's output channel comes from: its largest weight, or the least squared error."""
     repair: Annotated[tuple[Repair, ...], BeforeValidator(checked_repair)] = DEFAULT_REPAIR
     """What is tried, and kept where it brings something; "auto" is all there are, "none" none."""
 
@@ -104,7 +107,9 @@ class Calibrate(Stage):
     def run(self, inputs: Artifacts, target: Path, context: Context) -> None:
         dataset = open_dataset(inputs[Splits], context)
         indices = self._indices(dataset)
-        settings = QuantizationSettings(self.method, self.families, context.threads, self.tensorrt_cache, self.repair)
+        settings = QuantizationSettings(
+            self.method, self.families, context.threads, self.tensorrt_cache, self.weights, self.repair
+        )
         result = quantized(
             inputs[Graph].model,
             CalibrationData(len(indices), lambda: self._batches(dataset, indices)),
