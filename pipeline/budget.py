@@ -72,7 +72,8 @@ class Budget(BaseModel):
         parts = []
         if self.max_drop is not None:
             by = "" if self.decide_by == "estimate" else ", by the upper end of the interval"
-            parts.append(f"{metric} at most {self.max_drop:g} points below FP32's{by}")
+            points = "1 point" if self.max_drop == 1 else f"{self.max_drop:g} points"
+            parts.append(f"{metric} at most {points} below FP32's{by}")
         if self.min_sqnr_db is not None:
             parts.append(f"output SQNR at least {self.min_sqnr_db:g} dB")
         if self.min_int8_share is not None:

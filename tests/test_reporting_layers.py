@@ -70,7 +70,7 @@ def test_the_report_shows_each_layer_with_range_saturation_sqnr_and_cost_and_why
     told = words(page)
     for expected in (
         "Layers in INT8",
-        "Budget (accuracy at most 1 points below FP32's) met: 80.0%; inconclusive: 180 samples.",
+        "Budget (accuracy at most 1 point below FP32's) met: 80.0%; inconclusive: 180 samples.",
         "-1.25 … 6.00",
         "0.123%",
         "spared for the budget",

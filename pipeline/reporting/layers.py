@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
@@ -53,7 +53,7 @@ def layers_figure(family: FamilyLayers) -> Figure:
     """One row a layer: a hollow mark for its own result, a full one for the output with it alone in INT8."""
     shown = worst_first(family)[:MOST_ROWS]
     values = [value for each in shown for value in (each.own_sqnr_db, each.alone_sqnr_db) if value is not None]
-    axis = linear_axis(values)
+    axis = _with_air(linear_axis(values))
     rows = tuple(_row(layer, axis) for layer in shown)
     labels = charts.tick_labels(axis, [f"{tick:g} dB" for tick in axis.ticks])
     return Figure(f"SQNR of each layer for {family.family}", ("Layer", "SQNR", "Cost"), rows, labels)
@@ -70,7 +70,7 @@ def _row(layer: LayerResult, axis: Axis) -> Row:
         " · ".join(fact for fact in facts if fact),
         charts.strip(charts.grid(axis), *marks),
         f"{value:.1f} dB",
-        "" if layer.alone_drop_points is None else points(layer.alone_drop_points),
+        "" if layer.alone_drop_points is None else f"{points(layer.alone_drop_points)} points",
     )
 
 
@@ -141,7 +141,7 @@ def curve(family: FamilyLayers) -> Curve | None:
     """None where fewer than two placements were tried."""
     if len(family.placements) < 2:
         return None
-    x_axis = linear_axis([each.int8_share for each in family.placements], 0.0, 1.0)
+    x_axis = _with_air(linear_axis([each.int8_share for each in family.placements], 0.0, 1.0))
     y_axis = linear_axis([each.sqnr_db for each in family.placements], intervals=3)
     plot = element(
         "svg",
@@ -159,6 +159,12 @@ def curve(family: FamilyLayers) -> Curve | None:
     )
     scale = element("svg", *texts, class_="scale", width=SCALE_PX, height=HEIGHT_PX, aria_hidden="true")
     return Curve(scale, plot)
+
+
+def _with_air(axis: Axis) -> Axis:
+    """Room for the marks of both ends."""
+    air = 0.03 * (axis.high - axis.low)
+    return replace(axis, low=axis.low - air, high=axis.high + air)
 
 
 def _y(axis: Axis, value: float) -> float:
