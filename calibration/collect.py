@@ -36,28 +36,49 @@ def collect(
     *,
     threads: int,
     on_batch: Callable[[int], None] | None = None,
+    before: Sketches | None = None,
+    save: Callable[[Sketches], None] | None = None,
+    save_every: int = 32,
 ) -> Sketches:
     """Runs a prepared model over the batches and keeps a sketch of every float activation, graph inputs included.
 
     Images run one by one, or in the batches that the graph fixes, each on one of the threads: activations stay in the
-    caches, and the sketches do not depend on batches, threads or order. `on_batch` gets the number of images so far;
+    caches, and the sketches do not depend on batches, threads or order. `before` holds what was counted already, which
+    is added to; `save` gets all that is counted after every `save_every` batches and when `on_batch` raises, so that a
+    pass can go on where it was stopped. `on_batch` gets the number of images so far;
     what it raises passes through, which cancels the pass. The -inf that a mask puts into a softmax is no value. Raises
     PoisonedData naming image and tensor on NaN or any other inf, CalibrationError where no image came or a batch does
     not fit, GraphRefused where onnxruntime refuses the graph.
     """
     measurement = _Measurement(model)
-    images = 0
-    with Workers(threads, measurement.empty) as workers:
-        for batch in batches:
+    with Workers(threads, measurement.empty, before) as workers:
+        images = before.images if before is not None else 0
+        for number, batch in enumerate(batches, 1):
             _check_batch(batch, measurement.inputs)
             workers.measure(measurement.add, measurement.parts(batch))
             images += len(batch.ids)
-            if on_batch is not None:
-                on_batch(images)
+            if save is not None and number % save_every == 0:
+                save(workers.merged())
+            _report(images, on_batch, save, workers)
         sketches = workers.merged()
     if sketches.images == 0:
         raise CalibrationError("no image to calibrate with; give at least one, better a few hundred")
     return sketches
+
+
+def _report(
+    images: int,
+    on_batch: Callable[[int], None] | None,
+    save: Callable[[Sketches], None] | None,
+    workers: Workers,
+) -> None:
+    try:
+        if on_batch is not None:
+            on_batch(images)
+    except BaseException:
+        if save is not None:
+            save(workers.merged())
+        raise
 
 
 @final

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from calibration.binning import BINS, add_counts
 from calibration.errors import CalibrationError
 
-__all__ = ["BINS", "Sketch", "Sketches"]
+__all__ = ["BINS", "Origin", "Sketch", "Sketches"]
 
 _LEAST_EXPONENT = -100  # below 2**-100 everything shares the middle bin: a float32 scale factor must not overflow
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass
@@ -122,12 +122,30 @@ def _coarser(counts: NDArray[np.int64], halvings: int) -> NDArray[np.int64]:
     return coarse
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Which graph and which samples a file of sketches is of."""
+
+    graph: str
+    """SHA-256 of the prepared graph."""
+    data: str
+    """SHA-256 of all of the data, of which this may be a shard."""
+    samples: int
+    """In all of the data."""
+    start: int
+    stop: int
+    """The first of the samples that these sketches are to count, and the one after the last."""
+    shard: int
+    of: int
+
+
 @dataclass
 class Sketches:
     """The statistics of a calibration pass: a sketch per tensor, and the number of images that were really used."""
 
     images: int = 0
     tensors: dict[str, Sketch] = field(default_factory=dict)
+    origin: Origin | None = None
 
     def merge(self, other: Sketches) -> None:
         """Adds another shard's images. Raises CalibrationError where the shards measured different tensors."""
@@ -145,7 +163,8 @@ class Sketches:
         """Writes an .npz whose bytes depend on the statistics alone."""
         names = sorted(self.tensors)
         sketches = [self.tensors[name] for name in names]
-        header = {"format": _FORMAT, "images": self.images, "tensors": names}
+        origin = asdict(self.origin) if self.origin is not None else None
+        header = {"format": _FORMAT, "images": self.images, "tensors": names, "origin": origin}
         arrays: dict[str, NDArray[Any]] = {
             "header": np.frombuffer(json.dumps(header, ensure_ascii=False).encode(), np.uint8),
             "minimum": np.array([sketch.minimum for sketch in sketches], np.float64),
@@ -165,7 +184,7 @@ class Sketches:
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 return _sketches_from_arrays({name: archive[name] for name in archive.files})
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise CalibrationError(f"{path}: not a file of sketches ({error}); run calibration again") from error
 
 
@@ -184,4 +203,5 @@ def _sketches_from_arrays(arrays: dict[str, NDArray[Any]]) -> Sketches:
         )
         for row, name in enumerate(header["tensors"])
     }
-    return Sketches(int(header["images"]), tensors)
+    origin = Origin(**header["origin"]) if header["origin"] is not None else None
+    return Sketches(int(header["images"]), tensors, origin)

@@ -16,9 +16,10 @@ Part = TypeVar("Part")
 class Workers:
     """Threads that measure parts of a batch at the same time; the sum does not depend on who measured what."""
 
-    def __init__(self, threads: int, empty: Callable[[], Sketches]) -> None:
+    def __init__(self, threads: int, empty: Callable[[], Sketches], before: Sketches | None = None) -> None:
+        """`before` is added to what they measure."""
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
-        self._empty = empty
+        self._empty, self._before = empty, before
         self._idle = deque(empty() for _ in range(threads))
 
     def __enter__(self) -> Workers:
@@ -44,6 +45,9 @@ class Workers:
     def merged(self) -> Sketches:
         """What all have measured so far."""
         total = self._empty()
+        if self._before is not None:
+            total.merge(self._before)
+            total.origin = self._before.origin
         for sketches in self._idle:
             total.merge(sketches)
         return total

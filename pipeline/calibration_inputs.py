@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +49,28 @@ class GraphInput:
             raise DataRejected(
                 f"{where} is {array.dtype}; the graph takes {self.dtype}: save it .astype('{self.dtype}')"
             )
+
+
+def require_files(*paths: Path) -> None:
+    """Raises RecipeError naming the first that is not there."""
+    for path in paths:
+        if not path.exists():
+            raise RecipeError(f"{path}: there is no such file or folder")
+
+
+def calibration_data(model: Path, data: Path, preprocess: Path | None, batch_size: int) -> tuple[CalibrationData, int]:
+    """A .npz or a folder of images for the graph's inputs, and the size of its batches."""
+    require_files(model, data, *([preprocess] if preprocess else []))
+    if preprocess and not data.is_dir():
+        raise RecipeError(
+            f"--preprocess {preprocess} is for a folder of images; "
+            f"{data} holds what the graph takes already: leave it out"
+        )
+    inputs = graph_inputs(model)
+    size = size_of_batches(inputs, batch_size)
+    if data.is_dir():
+        return data_from_images(data, inputs, size, preprocess_from_json(preprocess)), size
+    return data_from_npz(data, inputs, size), size
 
 
 def graph_inputs(model: Path) -> dict[str, GraphInput]:
@@ -93,12 +117,17 @@ def data_from_npz(path: Path, inputs: Mapping[str, GraphInput], batch_size: int)
         raise DataRejected(f"{path}: holds no sample; give at least one, better a few hundred")
     _check_whole_batches(path, total, inputs, batch_size)
 
-    def batches() -> Iterator[Batch]:
-        for start in range(0, total, batch_size):
-            ids = [str(index) for index in range(start, min(start + batch_size, total))]
-            yield Batch(ids, {name: arrays[name][start : start + batch_size] for name in inputs})
+    def between(first: int, stop: int) -> Iterator[Batch]:
+        for start in range(first, stop, batch_size):
+            rows = slice(start, min(start + batch_size, stop))
+            yield Batch([str(index) for index in range(total)[rows]], {name: arrays[name][rows] for name in inputs})
 
-    return CalibrationData(total, batches)
+    def digest() -> str:
+        return _digest(
+            part for name in sorted(inputs) for part in (name.encode(), np.ascontiguousarray(arrays[name]).data)
+        )
+
+    return CalibrationData(total, lambda: between(0, total), between, digest, _images_a_run(inputs))
 
 
 def data_from_images(
@@ -115,14 +144,19 @@ def data_from_images(
         raise DataRejected(f"{folder}: holds no images")
     _check_whole_batches(folder, len(files), inputs, batch_size)
 
-    def batches() -> Iterator[Batch]:
-        for start in range(0, len(files), batch_size):
-            part = files[start : start + batch_size]
+    def between(first: int, stop: int) -> Iterator[Batch]:
+        for start in range(first, stop, batch_size):
+            part = files[start : min(start + batch_size, stop)]
             images = _stacked([preprocess.apply(read_image(file), str(file)) for file in part], folder)
             wanted.check(images, f"{folder}: an image after preprocessing")
             yield Batch([str(file.relative_to(folder)) for file in part], {name: images})
 
-    return CalibrationData(len(files), batches)
+    def digest() -> str:
+        settings = preprocess.model_dump_json().encode()
+        named = (part for file in files for part in (str(file.relative_to(folder)).encode(), file.read_bytes()))
+        return _digest(chain((settings,), named))
+
+    return CalibrationData(len(files), lambda: between(0, len(files)), between, digest, _images_a_run(inputs))
 
 
 def preprocess_from_json(path: Path | None) -> Preprocess:
@@ -136,6 +170,17 @@ def preprocess_from_json(path: Path | None) -> Preprocess:
         raise RecipeError("\n".join(f"{path}: {line}" for line in explained(error, "", Preprocess))) from error
     except (OSError, ValueError) as error:
         raise RecipeError(f"{path}: is no JSON file ({error})") from error
+
+
+def _digest(parts: Iterable[bytes | memoryview]) -> str:
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(hashlib.sha256(part).digest())  # so that where one part ends is part of it
+    return found.hexdigest()
+
+
+def _images_a_run(inputs: Mapping[str, GraphInput]) -> int:
+    return size_of_batches(inputs, 1)
 
 
 def _check_whole_batches(data: Path, total: int, inputs: Mapping[str, GraphInput], batch_size: int) -> None:

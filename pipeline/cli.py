@@ -150,6 +150,10 @@ def _quantize(
         Path | None,
         typer.Option(help="Calibration inputs: a .npz with one array an input (batch first), or a folder of images."),
     ] = None,
+    sketches: Annotated[
+        list[Path] | None,
+        typer.Option(help="A file of edgestill calibrate, in place of --data; repeated: one for each shard."),
+    ] = None,
     cache: Annotated[
         Path | None, typer.Option(help="A calibration cache of TensorRT, in place of --data: its scales, bit for bit.")
     ] = None,
@@ -199,6 +203,16 @@ def _quantize(
 
     if data is None and any(each is not None for each in (max_drop, min_sqnr, validation, labels, latencies)):
         raise typer.BadParameter("graphs are judged with --data alone: give it, or leave --max-drop and its kin out")
+    if sketches:
+        from pipeline.commands.quantize_sketches import SketchesRequest, quantize_sketches
+
+        if any(each is not None for each in (data, preprocess, cache, repair)) or show_reasons:
+            raise typer.BadParameter(
+                "--sketches takes the place of --data; leave --data, --cache, --preprocess, --repair and --explain out"
+            )
+        merged = SketchesRequest(model, tuple(sketches), tuple(family), method, out, tuple(tensorrt_version or ()))
+        _finish(lambda _: quantize_sketches(merged), as_json)
+        return
     if cache is not None:
         from pipeline.commands.quantize_cache import CacheRequest, quantize_cache
 
@@ -208,7 +222,7 @@ def _quantize(
         _finish(lambda _: quantize_cache(converted), as_json)
         return
     if data is None and not show_reasons:
-        raise typer.BadParameter("--data is missing; only --explain and --cache go without")
+        raise typer.BadParameter("--data is missing; only --sketches, --explain and --cache go without")
 
     def command(cancellation: Cancellation) -> Outcome:
         if data is None:
@@ -278,6 +292,29 @@ def _sensitivity(
         labels=labels,
     )
     _finish(lambda cancellation: sensitivity(request, _progress(quiet), cancellation), as_json)
+
+
+@app.command("calibrate")
+def _calibrate(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="An FP32 graph.")],
+    data: Annotated[Path, typer.Option(help="A .npz with one array an input (batch first), or a folder of images.")],
+    shard: Annotated[str, typer.Option(metavar="K/N", help="Only part K of N, such as 2/8.")] = "1/1",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The file of sketches; default beside the model.")
+    ] = None,
+    preprocess: Annotated[
+        Path | None, typer.Option(help="preprocess.json of a workspace, or a preprocess table as JSON.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples read at once.")] = 32,
+    threads: Annotated[int, typer.Option(min=1)] = 1,
+    as_json: Json_ = False,
+    quiet: Quiet_ = False,
+) -> None:
+    """Measure a graph's activations over data, or a shard of it, for edgestill quantize --sketches."""
+    from pipeline.commands.calibrate import CalibrateRequest, calibrate
+
+    request = CalibrateRequest(model, data, shard, out, preprocess, batch_size, threads)
+    _finish(lambda cancellation: calibrate(request, _progress(quiet), cancellation), as_json)
 
 
 @app.command("lint")

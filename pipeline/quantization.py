@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calibration.errors import CalibrationError, GraphRefused, PoisonedData
+from pipeline.calibration_pass import Pass, measured
 from pipeline.cancellation import Cancellation
 from pipeline.errors import DataRejected, NotAcceptable
 from pipeline.progress import Progress
@@ -86,26 +87,22 @@ def quantized(
     settings: QuantizationSettings,
     progress: Progress,
     cancellation: Cancellation,
+    partial_sketches: Path | None = None,
 ) -> Quantized:
-    """Raises DataRejected for poisoned images, NotAcceptable for a graph that cannot be quantized."""
+    """`partial_sketches` is where the pass is saved on the way, and taken up again.
+
+    Raises DataRejected for poisoned images, NotAcceptable for a graph that cannot be quantized.
+    """
     from calibration.collect import collect
-    from calibration.placement import place
-    from calibration.prepare import prepared
-    from calibration.qdq import quantize
-    from calibration.ranges import ranges_from_sketches
 
     with quantization_errors_explained(graph.name):
-        model = prepared(loaded_graph(graph))
-        with progress.phase("calibrating", data.samples) as phase:
-
-            def on_batch(done: int) -> None:
-                cancellation.check()
-                phase.reach(done)
-
-            sketches = collect(model, data.batches(), threads=settings.threads, on_batch=on_batch)
+        model = prepared_graph(graph)
+        wanted = Pass(settings.threads, partial=partial_sketches)
+        sketches = measured(model, data, wanted, progress, cancellation)
         repairs = Repairs(model, data, settings) if settings.repair else None
         if repairs and "equalize" in settings.repair and (equalized := repairs.equalized(model)) is not None:
             model, sketches = equalized, collect(equalized, data.batches(), threads=settings.threads)
+<<<<<<< HEAD
         ranges = ranges_from_sketches(sketches, settings.method)
         placements = {family: place(model, resolved_family(family)) for family in settings.families}
         models, int8 = dict.fromkeys(placements, model), {}
@@ -121,6 +118,50 @@ def quantized(
     if sketches.images != data.samples:
         raise DataRejected(f"{sketches.images} images were calibrated, {data.samples} were asked for")
     return Quantized(sketches, ranges, int8, float16, placements, model, beside, trials, settings.weights)
+=======
+        return _quantized(model, sketches, settings, repairs)
+
+
+def quantized_from_sketches(graph: Path, sketches: Sequence[Path], settings: QuantizationSettings) -> Quantized:
+    """From the files that `edgestill calibrate` wrote, one a shard, without repair, which needs data.
+
+    Raises what `quantized` raises.
+    """
+    from calibration.origin import graph_digest, merged_shards
+
+    with quantization_errors_explained(graph.name):
+        model = prepared_graph(graph)
+        return _quantized(model, merged_shards(sketches, graph_digest(model)), settings, None)
+
+
+def _quantized(
+    model: onnx.ModelProto, sketches: Sketches, settings: QuantizationSettings, repairs: Repairs | None
+) -> Quantized:
+    from calibration.placement import place
+    from calibration.qdq import quantize
+    from calibration.ranges import ranges_from_sketches
+
+    ranges = ranges_from_sketches(sketches, settings.method)
+    placements = {family: place(model, resolved_family(family)) for family in settings.families}
+    models, int8 = dict.fromkeys(placements, model), {}
+    for family, placement in placements.items():
+        int8[family] = quantize(model, ranges, placement)
+        if repairs and "bias" in settings.repair:
+            models[family], int8[family] = repairs.bias_corrected(model, ranges, family, placement, int8[family])
+    # Half precision must hold every value that was seen, whatever the INT8 method cuts off.
+    extremes = ranges_from_sketches(sketches, "minmax")
+    float16 = _float16(model, extremes)
+    beside = _beside_float16(model, models, ranges, extremes, placements, int8)
+    trials = tuple(repairs.trials) if repairs else ()
+    return Quantized(sketches, ranges, int8, float16, placements, model, beside, trials)
+>>>>>>> 4b13ed6 (edgestill calibrate measures shards that merge to the bytes of one pass; a stopped calibration goes on where it was)
+
+
+def prepared_graph(graph: Path) -> onnx.ModelProto:
+    """The graph that is measured and quantized."""
+    from calibration.prepare import prepared
+
+    return prepared(loaded_graph(graph))
 
 
 def with_placements(result: Quantized, changed: Mapping[str, tuple[Placement, onnx.ModelProto]]) -> Quantized:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -32,6 +33,36 @@ class CalibrationData:
     samples: int
     batches: Callable[[], Iterator[Batch]]
     """All of them, from the first one on, at each call."""
+    between: Callable[[int, int], Iterator[Batch]] | None = None
+    """Samples from one number up to another, without reading those before."""
+    digest_of_all: Callable[[], str] | None = None
+    """Another one where any sample differs; without it, of the samples' ids."""
+    images_a_run: int = 1
+    """As many as the graph takes at once, where it fixes them."""
+
+    def part(self, start: int, stop: int) -> Iterator[Batch]:
+        """Batches of the samples from `start` to before `stop`."""
+        return self.between(start, stop) if self.between is not None else _cut_out(self.batches(), start, stop)
+
+    def digest(self) -> str:
+        """SHA-256 of the data."""
+        if self.digest_of_all is not None:
+            return self.digest_of_all()
+        found = hashlib.sha256()
+        for batch in self.batches():
+            found.update("".join(f"{name}\0" for name in batch.ids).encode())
+        return found.hexdigest()
+
+
+def _cut_out(batches: Iterator[Batch], start: int, stop: int) -> Iterator[Batch]:
+    from calibration.collect import Batch
+
+    first = 0
+    for batch in batches:
+        rows = slice(max(start - first, 0), max(stop - first, 0))
+        if batch.ids[rows]:
+            yield Batch(batch.ids[rows], {name: values[rows] for name, values in batch.feeds.items()})
+        first += len(batch.ids)
 
 
 @dataclass(frozen=True)

@@ -101,11 +101,13 @@ def quantize(request: QuantizeRequest, progress: Progress, cancellation: Cancell
     batch_size = size_of_batches(inputs, request.batch_size)
     judging = judging_of(request, inputs, batch_size)
     data = data_of(request, inputs, batch_size)
-    result = quantized(request.model, data, request.settings, progress, cancellation)
+    partial = request.folder / f"{request.model.stem}.sketches.partial"
+    result = quantized(request.model, data, request.settings, progress, cancellation, partial)
     found: Mapping[str, FamilyFound] = {}
     if judging is not None:
         result, found = judged(result, judging, progress, cancellation)
-    files = _write(result, request.folder, request.model.stem)
+    files = write_graphs(result, request.folder, request.model.stem)
+    partial.unlink(missing_ok=True)
     with disk_errors_explained(request.folder):
         files += write_for_tensorrt(
             result.measured, result.ranges, request.settings, request.model, request.folder, f"{request.model.stem}."
@@ -164,7 +166,8 @@ def data_of(request: QuantizeRequest, inputs: Mapping[str, GraphInput], size: in
     return data_from_npz(request.data, inputs, size)
 
 
-def _write(result: Quantized, folder: Path, stem: str) -> list[Path]:
+def write_graphs(result: Quantized, folder: Path, stem: str) -> list[Path]:
+    """Sketches, ranges, placement and every graph, each file whole or as it was."""
     with disk_errors_explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
         files = [folder / f"{stem}.{name}" for name in ("sketches.npz", "ranges.json", PLACEMENT)]

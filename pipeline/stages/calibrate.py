@@ -50,7 +50,7 @@ class Calibrate(Stage):
     """`[calibrate]`."""
 
     name: ClassVar[str] = "calibrate"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     needs: ClassVar[tuple[type[Artifact], ...]] = (Splits, Graph)
     makes: ClassVar[type[Artifact]] = Graphs
     tools: ClassVar[tuple[str, ...]] = ("onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
@@ -112,10 +112,16 @@ class Calibrate(Stage):
         )
         result = quantized(
             inputs[Graph].model,
-            CalibrationData(len(indices), lambda: self._batches(dataset, indices)),
+            CalibrationData(
+                len(indices),
+                lambda: self._batches(dataset, indices),
+                lambda start, stop: self._batches(dataset, indices[start:stop]),
+                lambda: sha256_of_value(list(dataset.ids(indices))),
+            ),
             settings,
             context.progress,
             context.cancellation,
+            context.checkpoints / "sketches.partial",
         )
         if (judging := self._judging(dataset, indices, inputs, context)) is not None:
             result, found = judged(result, judging, context.progress, context.cancellation)

@@ -1,0 +1,74 @@
+"""`edgestill quantize --sketches`: graphs from what `edgestill calibrate` measured, without data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.calibration_inputs import require_files
+from pipeline.commands.quantize import write_graphs
+from pipeline.errors import RecipeError
+from pipeline.outcome import Outcome
+from pipeline.quantization import placement_document, quantized_from_sketches
+from pipeline.quantization_settings import (
+    QuantizationSettings,
+    checked_cache_versions,
+    checked_families,
+    checked_method,
+)
+from pipeline.tensorrt_ranges import write_for_tensorrt
+from pipeline.workspace import disk_errors_explained
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass(frozen=True)
+class SketchesRequest:
+    """What the command line asked for."""
+
+    model: Path
+    sketches: tuple[Path, ...]
+    """One file a shard."""
+    families: tuple[str, ...]
+    method: str
+    out: Path | None
+    cache_versions: tuple[str, ...] = ()
+
+
+def quantize_sketches(request: SketchesRequest) -> Outcome:
+    """Writes what `quantize` writes, less what needs data: no repair is tried and no graph judged."""
+    try:
+        settings = QuantizationSettings(
+            checked_method(request.method),
+            checked_families(request.families),
+            cache_versions=checked_cache_versions(request.cache_versions),
+            repair=(),
+        )
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+    require_files(request.model, *request.sketches)
+    result = quantized_from_sketches(request.model, request.sketches, settings)
+    folder, stem = request.out or request.model.parent, request.model.stem
+    files = write_graphs(result, folder, stem)
+    with disk_errors_explained(folder):
+        files += write_for_tensorrt(result.measured, result.ranges, settings, request.model, folder, f"{stem}.")
+    notes = [*result.notes(), "no repair was tried: it needs --data"]
+    document = {
+        "model": str(request.model),
+        "images": result.sketches.images,
+        "method": request.method,
+        "files": [str(file) for file in files],
+        "notes": notes,
+        "placement": placement_document(result),
+    }
+
+    def show(console: Console) -> None:
+        for family, placement in result.placements.items():
+            inside = f"{len(placement.quantized_nodes)} of {len(placement.decisions)} nodes in INT8"
+            console.print(f"{family}: {inside}", markup=False)
+        for line in (*notes, *(f"wrote {file}" for file in files)):
+            console.print(line, markup=False, soft_wrap=True)
+
+    return Outcome(document, show)

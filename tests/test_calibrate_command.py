@@ -1,0 +1,130 @@
+"""`edgestill calibrate` and `quantize --sketches`: shards that merge into one pass, passes that go on after a kill."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from own_graph import network, quantized, samples, saved
+
+from calibration.statistics import Sketches
+from pipeline.cancellation import Cancellation
+from pipeline.commands.calibrate import CalibrateRequest, calibrate
+from pipeline.commands.quantize_sketches import SketchesRequest, quantize_sketches
+from pipeline.errors import Cancelled, DataRejected, RecipeError
+from pipeline.outcome import Outcome
+from pipeline.progress import PlainProgress, QuietProgress
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A user's own graph."""
+    onnx.save(network(), tmp_path / "own.onnx")
+    return tmp_path / "own.onnx"
+
+
+@pytest.fixture
+def data(model: Path) -> Path:
+    return saved(model.with_name("x.npz"), x=samples(21))
+
+
+def request(model: Path, data: Path, shard: str = "1/1", batch_size: int = 4) -> CalibrateRequest:
+    return CalibrateRequest(
+        model, data, shard, model.with_name(f"{shard.replace('/', '-')}.npz"), None, batch_size, threads=1
+    )
+
+
+def calibrated(model: Path, data: Path, shard: str = "1/1") -> Path:
+    return Path(calibrate(request(model, data, shard), QuietProgress(), Cancellation()).document["file"])
+
+
+def quantized_from(model: Path, *sketches: Path) -> Outcome:
+    return quantize_sketches(SketchesRequest(model, sketches, ("cpu",), "minmax", model.parent / "merged"))
+
+
+def test_shards_in_any_order_give_the_bytes_of_one_pass(model: Path, data: Path) -> None:
+    shards = [calibrated(model, data, f"{number}/3") for number in (2, 3, 1)]
+    assert quantized_from(model, *shards).document["images"] == 21
+    quantized(model, data)
+    for name in ("own.sketches.npz", "own.ranges.json", "own.fp16.onnx"):
+        assert (model.parent / "merged" / name).read_bytes() == (model.parent / "out" / name).read_bytes()
+
+
+def test_a_missing_shard_and_one_given_twice_are_refused(model: Path, data: Path) -> None:
+    first, third = calibrated(model, data, "1/3"), calibrated(model, data, "3/3")
+    with pytest.raises(DataRejected, match="of 3 shards 2 is missing; give all of them"):
+        quantized_from(model, first, third)
+    with pytest.raises(DataRejected, match=r"3-3\.npz: shard 3/3 is in .*3-3\.npz already; give each shard once"):
+        quantized_from(model, first, third, third)
+
+
+def test_shards_of_other_data_or_of_another_graph_are_refused(model: Path, data: Path) -> None:
+    first = calibrated(model, data, "1/2")
+    other = calibrated(model, saved(model.with_name("other.npz"), x=samples(21) + np.float32(1)), "2/2")
+    with pytest.raises(DataRejected, match="or their data differ; divide the same data once"):
+        quantized_from(model, first, other)
+    changed = network()
+    changed.graph.initializer[0].raw_data = changed.graph.initializer[0].raw_data[::-1]
+    onnx.save(changed, model)
+    with pytest.raises(DataRejected, match=r"1-2\.npz: was measured on another graph; calibrate the one that is"):
+        quantized_from(model, first)
+
+
+@pytest.mark.parametrize("shard", ["0/3", "4/3", "1", "1/0", "a/b"])
+def test_a_shard_that_is_none_is_refused(model: Path, data: Path, shard: str) -> None:
+    with pytest.raises(RecipeError, match=f"--shard: shard '{shard}' is none; write NUMBER/OF"):
+        calibrate(CalibrateRequest(model, data, shard, None, None, 4, 1), QuietProgress(), Cancellation())
+
+
+def test_more_shards_than_samples_are_refused(model: Path, data: Path) -> None:
+    with pytest.raises(RecipeError, match="22 shards of 21 samples: some would be empty; make fewer shards"):
+        calibrate(request(model, data, "1/22"), QuietProgress(), Cancellation())
+
+
+def test_sketches_that_are_not_there_are_refused(model: Path, data: Path) -> None:
+    with pytest.raises(RecipeError, match=r"gone\.npz: there is no such file or folder"):
+        quantized_from(model, data.with_name("gone.npz"))
+
+
+class StopsAfter(Cancellation):
+    """As a signal would, between two batches."""
+
+    def __init__(self, batches: int) -> None:
+        super().__init__()
+        self._left = batches
+
+    def check(self) -> None:
+        self._left -= 1
+        if self._left == 0:
+            raise Cancelled(15)
+
+
+def test_a_stopped_pass_goes_on_where_it_was_to_the_same_bytes(
+    model: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = calibrated(model, data).read_bytes()
+    with pytest.raises(Cancelled):
+        calibrate(request(model, data), QuietProgress(), StopsAfter(2))
+    partial = model.with_name("1-1.npz.partial")
+    assert Sketches.load(partial).images == 8
+    calibrate(request(model, data, batch_size=3), PlainProgress(sys.stderr), Cancellation())
+    assert "resumed after 8 of 21 samples" in capsys.readouterr().err
+    assert model.with_name("1-1.npz").read_bytes() == whole
+    assert not partial.exists()
+
+
+def test_an_unfinished_file_is_neither_merged_nor_taken_up_for_other_data(
+    model: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(Cancelled):
+        calibrate(request(model, data), QuietProgress(), StopsAfter(2))
+    partial = model.with_name("1-1.npz.partial")
+    with pytest.raises(DataRejected, match="holds 8 of its 21 samples; run the same edgestill calibrate again"):
+        quantized_from(model, partial)
+    other = saved(model.with_name("other.npz"), x=samples(9))
+    outcome = calibrate(request(model, other), QuietProgress(), Cancellation())
+    assert outcome.document["images"] == 9
+    assert "is of another graph or other data; calibrating from the first sample on" in capsys.readouterr().err
