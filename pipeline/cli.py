@@ -210,7 +210,8 @@ def _quantize(
             raise typer.BadParameter(
                 "--sketches takes the place of --data; leave --data, --cache, --preprocess, --repair and --explain out"
             )
-        merged = SketchesRequest(model, tuple(sketches), tuple(family), method, out, tuple(tensorrt_version or ()))
+        versions = tuple(tensorrt_version or ())
+        merged = SketchesRequest(model, tuple(sketches), tuple(family), method, out, versions, weights)
         _finish(lambda _: quantize_sketches(merged), as_json)
         return
     if cache is not None:

@@ -102,23 +102,6 @@ def quantized(
         repairs = Repairs(model, data, settings) if settings.repair else None
         if repairs and "equalize" in settings.repair and (equalized := repairs.equalized(model)) is not None:
             model, sketches = equalized, collect(equalized, data.batches(), threads=settings.threads)
-<<<<<<< HEAD
-        ranges = ranges_from_sketches(sketches, settings.method)
-        placements = {family: place(model, resolved_family(family)) for family in settings.families}
-        models, int8 = dict.fromkeys(placements, model), {}
-        for family, placement in placements.items():
-            int8[family] = quantize(model, ranges, placement, weights=settings.weights)
-            if repairs and "bias" in settings.repair:
-                models[family], int8[family] = repairs.bias_corrected(model, ranges, family, placement, int8[family])
-        # Half precision must hold every value that was seen, whatever the INT8 method cuts off.
-        extremes = ranges_from_sketches(sketches, "minmax")
-        float16 = _float16(model, extremes)
-        beside = _beside_float16(model, models, ranges, extremes, placements, int8)
-    trials = tuple(repairs.trials) if repairs else ()
-    if sketches.images != data.samples:
-        raise DataRejected(f"{sketches.images} images were calibrated, {data.samples} were asked for")
-    return Quantized(sketches, ranges, int8, float16, placements, model, beside, trials, settings.weights)
-=======
         return _quantized(model, sketches, settings, repairs)
 
 
@@ -145,7 +128,7 @@ def _quantized(
     placements = {family: place(model, resolved_family(family)) for family in settings.families}
     models, int8 = dict.fromkeys(placements, model), {}
     for family, placement in placements.items():
-        int8[family] = quantize(model, ranges, placement)
+        int8[family] = quantize(model, ranges, placement, weights=settings.weights)
         if repairs and "bias" in settings.repair:
             models[family], int8[family] = repairs.bias_corrected(model, ranges, family, placement, int8[family])
     # Half precision must hold every value that was seen, whatever the INT8 method cuts off.
@@ -153,8 +136,7 @@ def _quantized(
     float16 = _float16(model, extremes)
     beside = _beside_float16(model, models, ranges, extremes, placements, int8)
     trials = tuple(repairs.trials) if repairs else ()
-    return Quantized(sketches, ranges, int8, float16, placements, model, beside, trials)
->>>>>>> 4b13ed6 (edgestill calibrate measures shards that merge to the bytes of one pass; a stopped calibration goes on where it was)
+    return Quantized(sketches, ranges, int8, float16, placements, model, beside, trials, settings.weights)
 
 
 def prepared_graph(graph: Path) -> onnx.ModelProto:

@@ -16,6 +16,7 @@ from pipeline.quantization_settings import (
     checked_cache_versions,
     checked_families,
     checked_method,
+    checked_weights,
 )
 from pipeline.tensorrt_ranges import write_for_tensorrt
 from pipeline.workspace import disk_errors_explained
@@ -35,6 +36,7 @@ class SketchesRequest:
     method: str
     out: Path | None
     cache_versions: tuple[str, ...] = ()
+    weights: str = "max"
 
 
 def quantize_sketches(request: SketchesRequest) -> Outcome:
@@ -45,6 +47,7 @@ def quantize_sketches(request: SketchesRequest) -> Outcome:
             checked_families(request.families),
             cache_versions=checked_cache_versions(request.cache_versions),
             repair=(),
+            weights=checked_weights(request.weights),
         )
     except ValueError as error:
         raise RecipeError(str(error)) from error
