@@ -17,7 +17,8 @@ from calibration.layers import Layer, checked_names, int8_share, layers_of
 from calibration.method import Range
 from calibration.placement import place
 from calibration.prepare import prepared
-from calibration.qdq import activation_grid, quantize, weight_scales
+from calibration.qdq import activation_grid, quantize
+from calibration.weights import weight_scales
 from calibration.ranges import ranges_from_sketches
 from calibration.sensitivity import local_sqnr_db, saturation
 from calibration.statistics import Sketch
