@@ -18,10 +18,10 @@ from calibration.method import Range
 from calibration.placement import place
 from calibration.prepare import prepared
 from calibration.qdq import activation_grid, quantize
-from calibration.weights import weight_scales
 from calibration.ranges import ranges_from_sketches
 from calibration.sensitivity import local_sqnr_db, saturation
 from calibration.statistics import Sketch
+from calibration.weights import weight_scales
 
 
 def batches(model: ModelProto, count: int = 8, size: int = 4) -> list[Batch]:
