@@ -101,6 +101,13 @@ class SegmentedRun:
             tensors.update(zip(segment.gives, session.run(list(segment.gives), feeds), strict=True))
 
 
+def node_session(model: ModelProto, node: NodeProto, known: Mapping[str, NDArray[Any]], threads: int) -> Any:
+    """A session of one node, which is fed what it reads and is no constant."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    reads = tuple(sorted(_read([node]) - constants))
+    return session_as_written(_piece(model, Segment(node, (node,), reads, (node.output[0],)), known), threads)
+
+
 def _piece(model: ModelProto, segment: Segment, known: Mapping[str, NDArray[Any]]) -> ModelProto:
     """The segment as a model of its own."""
     used = _read(segment.nodes)

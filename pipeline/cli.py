@@ -157,7 +157,9 @@ def _quantize(
     cache: Annotated[
         Path | None, typer.Option(help="A calibration cache of TensorRT, in place of --data: its scales, bit for bit.")
     ] = None,
-    method: Annotated[str, typer.Option(help="entropy, minmax, mse, or percentile:99.99.")] = "entropy",
+    method: Annotated[
+        str, typer.Option(help="entropy, minmax, mse, percentile:99.99, or best (per tensor).")
+    ] = "entropy",
     preprocess: Annotated[
         Path | None, typer.Option(help="preprocess.json of a workspace, or a preprocess table as JSON.")
     ] = None,

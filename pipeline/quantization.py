@@ -14,7 +14,7 @@ from pipeline.calibration_pass import Pass, measured
 from pipeline.cancellation import Cancellation
 from pipeline.errors import DataRejected, NotAcceptable
 from pipeline.progress import Progress
-from pipeline.quantization_settings import CalibrationData, QuantizationSettings, resolved_family
+from pipeline.quantization_settings import BEST, CalibrationData, QuantizationSettings, resolved_family
 from pipeline.repair import Repairs, Trial
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ PLACEMENT = "placement.json"
 FLOAT16 = "fp16.onnx"
 # Below it the extremes of another sample of images would be visibly others.
 FEW_IMAGES = 32
+# On which `best` tries each method: what is read of a tensor differs little from image to image.
+BEST_SAMPLES = 16
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def quantized(
         repairs = Repairs(model, data, settings) if settings.repair else None
         if repairs and "equalize" in settings.repair and (equalized := repairs.equalized(model)) is not None:
             model, sketches = equalized, collect(equalized, data.batches(), threads=settings.threads)
-        return _quantized(model, sketches, settings, repairs)
+        return _quantized(model, sketches, settings, repairs, data)
 
 
 def quantized_from_sketches(graph: Path, sketches: Sequence[Path], settings: QuantizationSettings) -> Quantized:
@@ -114,18 +116,22 @@ def quantized_from_sketches(graph: Path, sketches: Sequence[Path], settings: Qua
 
     with quantization_errors_explained(graph.name):
         model = prepared_graph(graph)
-        return _quantized(model, merged_shards(sketches, graph_digest(model)), settings, None)
+        return _quantized(model, merged_shards(sketches, graph_digest(model)), settings, None, None)
 
 
 def _quantized(
-    model: onnx.ModelProto, sketches: Sketches, settings: QuantizationSettings, repairs: Repairs | None
+    model: onnx.ModelProto,
+    sketches: Sketches,
+    settings: QuantizationSettings,
+    repairs: Repairs | None,
+    data: CalibrationData | None,
 ) -> Quantized:
     from calibration.placement import place
     from calibration.qdq import quantize
     from calibration.ranges import ranges_from_sketches
 
-    ranges = ranges_from_sketches(sketches, settings.method)
     placements = {family: place(model, resolved_family(family)) for family in settings.families}
+    ranges = _ranges(model, sketches, list(placements.values()), data, settings)
     models, int8 = dict.fromkeys(placements, model), {}
     for family, placement in placements.items():
         int8[family] = quantize(model, ranges, placement, weights=settings.weights)
@@ -137,6 +143,23 @@ def _quantized(
     beside = _beside_float16(model, models, ranges, extremes, placements, int8)
     trials = tuple(repairs.trials) if repairs else ()
     return Quantized(sketches, ranges, int8, float16, placements, model, beside, trials, settings.weights)
+
+
+def _ranges(
+    model: onnx.ModelProto,
+    sketches: Sketches,
+    placements: Sequence[Placement],
+    data: CalibrationData | None,
+    settings: QuantizationSettings,
+) -> Ranges:
+    from calibration.best import best_ranges
+    from calibration.ranges import ranges_from_sketches
+
+    if settings.method != BEST:
+        return ranges_from_sketches(sketches, settings.method)
+    if data is None:
+        raise CalibrationError("method 'best' runs the graph on samples; give the data, or another method")
+    return best_ranges(model, sketches, placements, data.first(BEST_SAMPLES), settings.threads)
 
 
 def prepared_graph(graph: Path) -> onnx.ModelProto:

@@ -19,6 +19,8 @@ from pipeline.names import unknown
 if TYPE_CHECKING:
     from calibration.collect import Batch
 
+BEST = "best"
+"""In place of a method's name: of each tensor the one that does the least harm where it is read."""
 Repair = Literal["equalize", "bias"]
 REPAIRS: tuple[Repair, ...] = get_args(Repair)
 """In the order in which they are tried."""
@@ -39,6 +41,15 @@ class CalibrationData:
     """Another one where any sample differs; without it, of the samples' ids."""
     images_a_run: int = 1
     """As many as the graph takes at once, where it fixes them."""
+
+    def first(self, samples: int) -> list[Batch]:
+        """The first batches, until they hold so many samples."""
+        held: list[Batch] = []
+        for batch in self.batches():
+            held.append(batch)
+            if sum(len(each.ids) for each in held) >= samples:
+                break
+        return held
 
     def part(self, start: int, stop: int) -> Iterator[Batch]:
         """Batches of the samples from `start` to before `stop`."""
@@ -124,13 +135,15 @@ def checked_method(method: Any) -> str:
 
     Raises ValueError with what to write instead, the nearest right name among it.
     """
+    if method == BEST:
+        return BEST
     if isinstance(method, Mapping):
         method = _text_from_table(method)
     name = method.partition(":")[0] if isinstance(method, str) else None
     if name is None:
         raise ValueError(f"method must be a name or a table with a name, found {method!r}")
     if name not in METHODS:
-        raise ValueError(unknown("method", name, METHODS))
+        raise ValueError(unknown("method", name, (*METHODS, BEST)))
     try:
         return text_from_method(method_from_text(method))
     except CalibrationError as error:

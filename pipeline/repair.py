@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from calibration.errors import CalibrationError
-from pipeline.quantization_settings import CalibrationData, QuantizationSettings, resolved_family
+from pipeline.quantization_settings import BEST, CalibrationData, QuantizationSettings, resolved_family
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -68,7 +68,7 @@ class Repairs:
 
         self.trials: list[Trial] = []
         self._settings = settings
-        self._made_from, judged = _halves(_first(data))
+        self._made_from, judged = _halves(data.first(HELD_SAMPLES))
         self._reference = FloatReference(model, judged, settings.threads)
 
     def equalized(self, model: ModelProto) -> ModelProto | None:
@@ -109,7 +109,8 @@ class Repairs:
         from calibration.ranges import ranges_from_sketches
 
         sketches = collect(model, self._made_from, threads=self._settings.threads)
-        ranges = ranges_from_sketches(sketches, self._settings.method)
+        method = self._settings.method if self._settings.method != BEST else "mse"
+        ranges = ranges_from_sketches(sketches, method)
         return {
             family: self._reference.quality_of(_quantized(model, ranges, family, self._settings.weights))
             for family in self._settings.families
@@ -121,16 +122,6 @@ def _quantized(model: ModelProto, ranges: Ranges, family: str, weights: WeightMe
     from calibration.qdq import quantize
 
     return quantize(model, ranges, place(model, resolved_family(family)), weights=weights)
-
-
-def _first(data: CalibrationData) -> list[Batch]:
-    """Batches until they hold enough samples."""
-    held: list[Batch] = []
-    for batch in data.batches():
-        held.append(batch)
-        if sum(len(each.ids) for each in held) >= HELD_SAMPLES:
-            break
-    return held
 
 
 def _halves(batches: list[Batch]) -> tuple[list[Batch], list[Batch]]:
