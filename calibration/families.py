@@ -11,7 +11,7 @@ class Family:
     """How one kind of runtime represents quantized tensors, and which rules place them."""
 
     name: str
-    rules: Literal["cpu", "tensorrt"]
+    rules: Literal["cpu", "tensorrt", "dla"]
     activation_dtype: Literal["int8", "uint8", "float8_e4m3fn"]
     symmetric_activations: bool
     """True: the zero-point is 0 and the scale comes from amax. False: the scale covers [low, high]."""
@@ -76,6 +76,14 @@ FAMILY: dict[str, Family] = {
             int32_bias=False,  # TensorRT refuses an INT32 bias behind DequantizeLinear
             takes_float16=True,
             quantizes_downsampled_skip=False,  # built both ways with 1.7: the same kernels, the same bytes
+        ),
+        Family(
+            name="tensorrt-dla",
+            rules="dla",
+            activation_dtype="int8",
+            symmetric_activations=True,
+            weight_limit=127,  # one scale a kernel: NVDLA, "Low precision support", re-scaling of outputs
+            int32_bias=False,
         ),
     )
 }

@@ -13,6 +13,7 @@ from calibration.errors import CalibrationError
 from calibration.families import FAMILY
 from calibration.graph import Graph, subgraphs
 from calibration.placement_cpu import place_cpu
+from calibration.placement_dla import place_dla
 from calibration.placement_tensorrt import place_tensorrt
 from calibration.rules import CONTROL_FLOW, RULES, SPARED, UNKNOWN_OPERATOR, Rule, Verdict
 from calibration.sites import Activation, Decision, Sites, Weight
@@ -64,6 +65,8 @@ def place(model: ModelProto, family: str, spared: Mapping[str, str] = MappingPro
     _leave_what_is_not_understood(graph, sites)
     if FAMILY[family].rules == "cpu":
         place_cpu(graph, sites, FAMILY[family])
+    elif FAMILY[family].rules == "dla":
+        place_dla(graph, sites)
     else:
         place_tensorrt(graph, sites, FAMILY[family])
     return Placement(

@@ -82,6 +82,10 @@ def constants(model: ModelProto) -> Mapping[str, NDArray[Any]]:
 @pytest.mark.parametrize("network", _NETWORKS)
 def test_the_quantized_graph_answers_like_the_float_one(network: str, family: str) -> None:
     model, _ = calibrated(network)
+    if (network, family) == ("attention", "tensorrt-dla"):
+        with pytest.raises(GraphRefused, match="family 'tensorrt-dla' finds nothing to quantize: .*DLA has no INT8"):
+            quantized(network, family)
+        return
     found, values = quantized(network, family), data_for(network)
     least_db = 25.0 if family == "cpu-avx2" else 30.0  # 7-bit weights cost one bit
     assert sqnr_db(run(model, values), run_for(family, found, values)) > least_db
@@ -224,7 +228,7 @@ def test_a_relu_that_is_not_alone_in_reading_a_convolution_cuts_nothing_off_for_
     batch = Batch([str(i) for i in range(16)], {"image": values})
     ranges = ranges_from_sketches(collect(model, [batch], threads=1), "minmax")
     placement = place(model, family)
-    assert ("conv_0" in placement.tensors) == family.startswith("cpu")
+    assert ("conv_0" in placement.tensors) == (family.startswith("cpu") or family == "tensorrt-dla")
     assert sqnr_db(run(model, values), run(quantize(model, ranges, placement), values)) > 25
 
 

@@ -1,0 +1,143 @@
+"""Patterns as ONNX text, placed by our rules and built with TensorRT-RTX: what was meant for INT8 has INT8 operands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto, numpy_helper
+from onnx_networks import images
+from tensorrt_graphs import RTX, needs_tensorrt_rtx
+
+from calibration.collect import Batch, collect
+from calibration.float16_rest import with_float16_rest
+from calibration.placement import Placement, place
+from calibration.prepare import prepared
+from calibration.qdq import quantize
+from calibration.ranges import Ranges, ranges_from_sketches
+from engines.audit import summarize
+from engines.base import AxisProfile, Target
+
+IMAGE, TOKENS = "float[N,16,16,16] x", "float[N,32,64] x"
+# (input, nodes, names of the products that are meant to be in float)
+PATTERNS: dict[str, tuple[str, str, set[str]]] = {
+    "relu": (IMAGE, "a = Conv<pads=[1,1,1,1]>(x, w) r = Relu(a) [b] b = Conv<pads=[1,1,1,1]>(r, w)", set()),
+    "hard swish": (IMAGE, "a = Conv<pads=[1,1,1,1]>(x, w) r = HardSwish(a) b = Conv<pads=[1,1,1,1]>(r, w)", set()),
+    "silu": (
+        IMAGE,
+        "a = Conv<pads=[1,1,1,1]>(x, w) s = Sigmoid(a) r = Mul(a, s) b = Conv<pads=[1,1,1,1]>(r, w)",
+        set(),
+    ),
+    "prelu": (IMAGE, "a = Conv<pads=[1,1,1,1]>(x, w) r = PRelu(a, slope) b = Conv<pads=[1,1,1,1]>(r, w)", set()),
+    "residual": (
+        IMAGE,
+        "a = Conv<pads=[1,1,1,1]>(x, w) r = Relu(a) c = Conv<pads=[1,1,1,1]>(r, w) s = Add(c, r) t = Relu(s)"
+        " b = Conv<pads=[1,1,1,1]>(t, w)",
+        set(),
+    ),
+    "concat": (
+        IMAGE,
+        "a = Conv<pads=[1,1,1,1]>(x, w) c = Conv<pads=[1,1,1,1]>(a, w) d = Concat<axis=1>(a, c)"
+        " b = Conv<pads=[1,1,1,1]>(d, wide)",
+        set(),
+    ),
+    "max pooling": (
+        IMAGE,
+        "a = Conv<pads=[1,1,1,1]>(x, w) p = MaxPool<kernel_shape=[2,2],strides=[2,2]>(a)"
+        " b = Conv<pads=[1,1,1,1]>(p, w)",
+        set(),
+    ),
+    "depthwise": (IMAGE, "a = Conv<pads=[1,1,1,1],group=16>(x, depth) b = Conv<pads=[1,1,1,1]>(a, w)", set()),
+    "transposed convolution": (
+        IMAGE,
+        "a = Conv<pads=[1,1,1,1]>(x, w) [up] u = ConvTranspose<strides=[2,2]>(a, up) b = Conv<pads=[1,1,1,1]>(u, w)",
+        {"up"},
+    ),
+    "attention": (
+        TOKENS,
+        "q = MatMul(x, m) k = MatMul(x, m) v = MatMul(x, m) kt = Transpose<perm=[0,2,1]>(k) s = MatMul(q, kt)"
+        " p = Softmax<axis=-1>(s) o = MatMul(p, v) b = MatMul(o, m)",
+        set(),
+    ),
+    "layer norm and gelu": (
+        TOKENS,
+        "h = LayerNormalization<axis=-1>(x, ones) a = MatMul(h, m) e = Erf(a) g = Mul(a, e) b = MatMul(g, m)",
+        set(),
+    ),
+    "a product with N of 8": (TOKENS, "[small] a = MatMul(x, thin) b = MatMul(a, back)", {"small", "MatMul_b"}),
+}
+
+
+def graph(name: str) -> ModelProto:
+    """The pattern, and a head behind it that stays in float."""
+    source, nodes, _ = PATTERNS[name]
+    head = "[head] y = Conv<pads=[1,1,1,1]>(b, w)" if source == IMAGE else "[head] y = MatMul(b, m)"
+    output = "float[N,16,?,?] y" if source == IMAGE else "float[N,32,64] y"
+    text = f'<ir_version: 10, opset_import: ["" : 18]> g ({source}) => ({output}) {{ {nodes} {head} }}'
+    model = onnx.parser.parse_model(text)
+    random = np.random.default_rng(0)
+    shapes = {
+        **{"w": (16, 16, 3, 3), "wide": (16, 32, 3, 3), "depth": (16, 1, 3, 3), "up": (16, 16, 2, 2)},
+        **{"m": (64, 64), "thin": (64, 8), "back": (8, 64), "slope": (16, 1, 1), "ones": (64,)},
+    }
+    used = {tensor for node in model.graph.node for tensor in node.input}
+    for constant in sorted(shapes.keys() & used):
+        values = (random.standard_normal(shapes[constant]) / 8).astype(np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(values, constant))
+    return model
+
+
+def placed(model: ModelProto, family: str) -> tuple[ModelProto, Ranges, Placement]:
+    model = prepared(model)
+    shape = [size.dim_value for size in model.graph.input[0].type.tensor_type.shape.dim][1:]
+    ranges = ranges_from_sketches(collect(model, [Batch(["a", "b"], {"x": images(2, *shape)})], threads=1), "minmax")
+    return model, ranges, place(model, family)
+
+
+@needs_tensorrt_rtx
+@pytest.mark.parametrize("rest", ["fp32", "fp16"])
+@pytest.mark.parametrize("name", PATTERNS)
+def test_every_product_that_is_meant_for_int8_has_int8_operands(name: str, rest: str, tmp_path: Path) -> None:
+    model, ranges, placement = placed(graph(name), "tensorrt-rtx")
+    if (placement.family, placement.weights) == ("tensorrt-rtx", ()):
+        assert PATTERNS[name][2]  # nothing is meant for INT8
+        return
+    found = quantize(model, ranges, placement)
+    if rest == "fp16":
+        found, _ = with_float16_rest(found, model, ranges)
+    onnx.save(found, tmp_path / "pattern.onnx")
+    target = Target("rtx", "tensorrt-rtx", batch=AxisProfile(1, 2, 4))
+    audit = summarize(RTX.build(tmp_path / "pattern.onnx", "int8", target, tmp_path / "pattern.plan").layers)
+    assert set(audit.float_products) == {"head"} | PATTERNS[name][2]
+    assert audit.int8 == audit.products - len(audit.float_products)
+
+
+def reasons(model: ModelProto) -> dict[str, tuple[bool, str]]:
+    return {each.node: (each.quantized, each.rule) for each in place(prepared(model), "tensorrt-dla").decisions}
+
+
+def test_on_dla_each_layer_between_others_has_a_scale_and_the_rest_says_why_it_has_none() -> None:
+    found = reasons(graph("residual"))
+    assert {rule for quantized, rule in found.values() if quantized} == {"dla-convolution", "dla-layer"}
+    assert {node for node, (quantized, _) in found.items() if not quantized} == {"head"}
+    assert found["Add_s"] == (True, "dla-layer")
+    assert {rule for _, rule in reasons(graph("attention")).values()} == {"no-dla-layer", "output-head"}
+
+
+def test_beyond_the_limits_of_dla_a_convolution_stays_off_it() -> None:
+    model = graph("relu")
+    model.graph.node[2].attribute.append(onnx.helper.make_attribute("strides", [9, 9]))
+    placement = place(prepared(model), "tensorrt-dla")
+    (said,) = [each.reason for each in placement.decisions if each.rule == "dla-limits"]
+    assert said == "DLA does not take it (strides [9, 9] goes beyond 8); it runs on the GPU in float"
+
+
+@needs_tensorrt_rtx
+def test_the_graph_for_dla_is_one_that_tensorrt_takes_in_int8(tmp_path: Path) -> None:
+    model, ranges, placement = placed(graph("residual"), "tensorrt-dla")
+    onnx.save(quantize(model, ranges, placement), tmp_path / "dla.onnx")
+    target = Target("rtx", "tensorrt-rtx", batch=AxisProfile(1, 2, 4))
+    audit = summarize(RTX.build(tmp_path / "dla.onnx", "int8", target, tmp_path / "dla.plan").layers)
+    assert set(audit.float_products) == {"head"}
