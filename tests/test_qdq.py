@@ -83,7 +83,7 @@ def constants(model: ModelProto) -> Mapping[str, NDArray[Any]]:
 def test_the_quantized_graph_answers_like_the_float_one(network: str, family: str) -> None:
     model, _ = calibrated(network)
     if (network, family) == ("attention", "tensorrt-dla"):
-        with pytest.raises(GraphRefused, match="family 'tensorrt-dla' finds nothing to quantize: .*DLA has no INT8"):
+        with pytest.raises(GraphRefused, match=r"family 'tensorrt-dla' finds nothing to quantize: .*DLA has no INT8"):
             quantized(network, family)
         return
     found, values = quantized(network, family), data_for(network)
