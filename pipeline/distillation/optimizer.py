@@ -62,9 +62,15 @@ class Optimizer(BaseModel):
 
         if self.name == "sgd":
             return torch.optim.SGD(
-                parameters, lr=self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay, nesterov=True
+                parameters,
+                lr=self.learning_rate,
+                momentum=self.momentum,
+                weight_decay=self.weight_decay,
+                nesterov=True,
+                fused=True,
             )
-        return torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
+        # Fused: one pass over the memory of weights and moments in place of ten.
+        return torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=self.weight_decay, fused=True)
 
     def learning_rate_at(self, step: int, steps: int) -> float:
         """At a step of a training of so many."""

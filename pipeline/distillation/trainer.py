@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from pipeline.progress import Phase
 
 CHECKPOINT_INTERVAL_S = 30.0
+CHECKPOINT_SHARE = 0.02
+"""Most of a training's time that checkpoints at the ends of epochs take; the first is written whatever it takes."""
 
 
 def fit(
@@ -83,7 +85,7 @@ class _Training:
         self._stepper = Stepper(self._network, dataset, lesson.terms, training, context, title)
         self._average = None if training.ema is None else MovingAverage(self._network, training.ema)
         self._checkpoint = context.checkpoints / f"{title}.pt"
-        self._saved_s = time.monotonic()
+        self._saved_s, self._saving_s = time.monotonic(), 0.0
         self._best: State = {}
         self._best_epoch = 0
         self._events: list[dict[str, Any]] = []
@@ -108,6 +110,10 @@ class _Training:
                 epoch, batch = epoch + 1, 0
                 self._close_epoch(epoch)
                 ended = self._ends()
+                if ended or epoch == self._settings.epochs or self._may_save():
+                    self._save(epoch, 0)
+                    # After the checkpoint: a tracker never has an epoch that a killed training would repeat.
+                    self._tracked.write(self._events)
         self._stepper.close()
         done_as = Fit(self._best, _copied(self._network), self._best_epoch, tuple(self._events), ended == "pruned")
         self._context.say(
@@ -159,6 +165,10 @@ class _Training:
         if late:
             self._save(epoch, position)
 
+    def _may_save(self) -> bool:
+        """Whether a checkpoint now would cost a small share of the time since the last one."""
+        return self._saving_s <= CHECKPOINT_SHARE * (time.monotonic() - self._saved_s)
+
     def _close_epoch(self, epoch: int) -> None:
         metric = self._context.world.told(self._judged() if self._context.world.leads else None)
         means = self._sums / self._batches_each
@@ -176,9 +186,6 @@ class _Training:
         # Ties go to the later epoch: it has seen the lower learning rate.
         if not self._best_epoch or metric >= self._events[self._best_epoch - 1]["validation"]:
             self._best, self._best_epoch = self._judged_weights(), epoch
-        self._save(epoch, 0)
-        # After the checkpoint: a tracker never has an epoch that a killed training would repeat.
-        self._tracked.write(self._events)
 
     def _ends(self) -> str:
         """Why the training ends before its last epoch; nothing where it does not."""
@@ -214,7 +221,7 @@ class _Training:
             return _copied(self._network)
 
     def _save(self, epoch: int, batch: int) -> None:
-        self._saved_s = time.monotonic()
+        started_s = self._saved_s = time.monotonic()
         if not self._context.world.leads:
             return
         state = {
@@ -228,6 +235,7 @@ class _Training:
             **self._stepper.state(),
         }
         write_checkpoint(self._checkpoint, state)
+        self._saving_s = time.monotonic() - started_s
 
     def _resume(self) -> tuple[int, int]:
         """(epoch, step of it) to go on with."""

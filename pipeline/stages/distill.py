@@ -49,7 +49,7 @@ class Distill(TrainingStage):
     """`[distill]`."""
 
     name: ClassVar[str] = "distill"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     needs: ClassVar[tuple[type[Artifact], ...]] = (Splits, Teacher)
     makes: ClassVar[type[Artifact]] = Student
     tools: ClassVar[tuple[str, ...]] = ("torch", "safetensors", "numpy", "torchmetrics")
