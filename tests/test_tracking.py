@@ -187,6 +187,7 @@ def test_where_files_lie_on_this_machine_is_told_nobody() -> None:
         "weights": "~/t.pt",
         "source": "a/b.npz",
         "more": [[1, 2]],
+        "at": [],
     }
     assert replace(TRAINING, settings=settings).flat_settings() == {
         "model.file": "models.py:make",

@@ -78,7 +78,7 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, Setting]]:
         yield name, PurePosixPath(value).name if value.startswith(("/", "~")) else value
     elif isinstance(value, bool | int | float):
         yield name, value
-    elif isinstance(value, Sequence):
+    elif isinstance(value, Sequence) and value:
         if any(isinstance(each, Mapping | list | tuple) for each in value):
             yield from _flat(name, {str(index): each for index, each in enumerate(value)})
         else:
