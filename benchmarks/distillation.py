@@ -19,7 +19,7 @@ from distillation_speed import speed
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=("gains", "speed"))
-    parser.add_argument("--folder", type=Path, default=Path("edgestill/benchmark-distillation"), help="keeps every cell")
+    parser.add_argument("--folder", type=Path, default=Path("edgestill/distillation"), help="keeps every cell")
     parser.add_argument("--only", help="a part of a data set's name")
     asked = parser.parse_args()
     lines = gains(asked.folder.resolve(), asked.only) if asked.part == "gains" else speed()

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -128,7 +129,7 @@ def _epochs(mode: Mode, inputs: Artifacts, folder: Path) -> list[float]:
             _plain_loop(dataset, inputs, context, mode == "plain live", on_epoch)
         else:
             _trained(mode, dataset, inputs, context, on_epoch)
-        return [after - before for before, after in zip(stamps, stamps[1:], strict=False)]
+        return [after - before for before, after in pairwise(stamps)]
 
 
 def _trained(
