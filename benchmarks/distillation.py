@@ -3,20 +3,21 @@
     .venv/bin/python benchmarks/distillation.py gains [--folder DIR] [--only DATA]
     .venv/bin/python benchmarks/distillation.py speed
 
-`gains` trains about 280 small students (one core, an hour and more) and goes on where it was cut; `speed` takes a few
+`gains` trains about 270 small students (one core, an hour and more) and goes on where it was cut; `speed` takes a few
 minutes. Both print Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
-
-from distillation_gains import gains
-from distillation_speed import speed
 
 
 def main() -> None:
+    from benchmarks.distillation_gains import gains
+    from benchmarks.distillation_speed import speed
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=("gains", "speed"))
     parser.add_argument("--folder", type=Path, default=Path("edgestill/distillation"), help="keeps every cell")
@@ -28,4 +29,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
     main()

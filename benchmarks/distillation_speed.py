@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from distillation_gains import context_in
 
+from benchmarks.distillation_gains import context_in
 from pipeline.artifact import Artifacts, Splits, Teacher
 from pipeline.context import Context
 from pipeline.data import Dataset, open_dataset
@@ -218,12 +218,14 @@ def _ratio(found: list[float], other: list[float]) -> float:
 
 
 def _peak_memory_bytes(mode: Mode, folder: Path) -> int:
-    command = [sys.executable, str(Path(__file__).with_name("distillation_speed.py")), mode, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    """Of a process that trains so; the cache was written before."""
+    command = [sys.executable, "-m", "benchmarks.distillation_speed", mode, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
     return int(done.stdout)
 
 
 if __name__ == "__main__":
     where = Path(sys.argv[2])
-    _epochs(sys.argv[1], Artifacts([Splits(where / "data"), Teacher(where / "teacher")]), where)  # type: ignore[arg-type]  # one of MODES
+    asked = next(mode for mode in MODES if mode == sys.argv[1])
+    _epochs(asked, Artifacts([Splits(where / "data"), Teacher(where / "teacher")]), where)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
