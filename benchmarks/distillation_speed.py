@@ -162,7 +162,7 @@ def _plain_loop(
     for epoch in range(EPOCHS + 1):
         student.train()
         theta = torch.from_numpy(AffinePlan(AUGMENT, 0, epoch, len(images))._theta)
-        for rows in torch.randperm(len(images)).split(BATCH):
+        for rows in torch.split(torch.randperm(len(images)), BATCH):
             grid = functional.affine_grid(theta[rows], [len(rows), *images.shape[1:]], align_corners=False)
             batch = functional.grid_sample(images[rows], grid, padding_mode="border", align_corners=False)
             logits = student(batch)
@@ -177,7 +177,7 @@ def _plain_loop(
                 )
                 loss = LOSS.alpha * loss + (1 - LOSS.alpha) * LOSS.temperature**2 * soft
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             optimizer.step()
         student.eval()
         with torch.inference_mode():
