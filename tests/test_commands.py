@@ -110,7 +110,7 @@ def test_what_is_no_onnx_file_is_refused(model: Path, content: bytes) -> None:
     ("change", "message"),
     [
         ({"family": "cpi"}, "family 'cpi' is unknown; did you mean 'cpu'? choose from cpu, "),
-        ({"method": "entropi"}, "method 'entropi' is unknown; did you mean 'entropy'? choose from entropy, minmax"),
+        ({"method": "entropi"}, "method 'entropi' is unknown; did you mean 'entropy'? choose from best, entropy"),
         ({"data": "absent.npz"}, "absent.npz: there is no such file or folder"),
     ],
 )

@@ -70,7 +70,9 @@ def test_a_batch_that_does_not_divide_among_the_processes_is_refused(tmp_path: P
 
 def test_a_training_that_diverges_ends_all_processes(tmp_path: Path) -> None:
     diverging = 'batch_size = 32\noptimizer = { name = "sgd", learning_rate = 1e30 }\n\n[distill]'
-    recipe = write_recipe(tmp_path, TINY.replace("batch_size = 32\n\n[distill]", diverging))
+    usual = 'batch_size = 32\noptimizer = { name = "adamw", learning_rate = 1e-2 }\n\n[distill]'
+    assert usual in TINY
+    recipe = write_recipe(tmp_path, TINY.replace(usual, diverging))
     done = torchrun("-m", "pipeline", "run", recipe, "-w", tmp_path / "ws", "--until", "teacher")
     assert done.returncode != 0
     assert "teacher: the loss is nan at step 2 (labels nan)" in done.stderr

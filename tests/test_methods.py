@@ -176,5 +176,5 @@ def test_naming_methods_and_families_loads_neither_onnx_nor_onnxruntime() -> Non
     )
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert found.stdout.strip() == "[]"
-    assert FAMILIES == ("cpu-vnni", "cpu-avx2", "cpu-arm64", "tensorrt", "tensorrt-rtx")
+    assert FAMILIES == ("cpu-vnni", "cpu-avx2", "cpu-arm64", "tensorrt", "tensorrt-rtx", "tensorrt-dla")
     assert list(METHODS) == ["minmax", "percentile", "entropy", "mse"]

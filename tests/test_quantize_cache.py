@@ -30,9 +30,9 @@ def model(tmp_path: Path) -> Path:
 
 
 def calibrated(model: Path) -> Path:
-    """Our own cache of the graph, beside the Q/DQ graph of the same calibration."""
+    """Our own cache of the graph, beside the Q/DQ graph of the same calibration: a cache knows no corrected biases."""
     data, out = saved(model.with_name("x.npz"), x=samples()), model.parent / "out"
-    request = QuantizeRequest(model, data, ("tensorrt",), "entropy", None, out, 8, 1, ("10.3.0",))
+    request = QuantizeRequest(model, data, ("tensorrt",), "entropy", None, out, 8, 1, ("10.3.0",), repair=())
     quantize(request, QuietProgress(), Cancellation())
     return out / "own.tensorrt-10.3.0.cache"
 

@@ -112,8 +112,8 @@ class _Training:
                 ended = self._ends()
                 if ended or epoch == self._settings.epochs or self._may_save():
                     self._save(epoch, 0)
-                    # After the checkpoint: a tracker never has an epoch that a killed training would repeat.
-                    self._tracked.write(self._events)
+                # A killed training may repeat an epoch: trackers add what they lack, and nothing twice.
+                self._tracked.write(self._events)
         self._stepper.close()
         done_as = Fit(self._best, _copied(self._network), self._best_epoch, tuple(self._events), ended == "pruned")
         self._context.say(
