@@ -16,7 +16,7 @@ from benchmarks.quality_tables import accuracy_tables, quality_tables
 from benchmarks.student_part import student_tables
 from benchmarks.subjects import Subject, drawn_subject
 from benchmarks.time_part import time_tables
-from benchmarks.tools import TOOLS, Tool, model_optimizer_python
+from benchmarks.tools import TITLES, TOOLS, Tool, model_optimizer_python
 from engines.machine import cpu_family, this_machine
 
 TIMED = ("resnet-18", "resnet-50", "mobilenet-v3")
@@ -43,6 +43,7 @@ def _arguments(description: str) -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, required=True, help="networks, images, results and graphs go there")
     parser.add_argument("--only", nargs="+", choices=tuple(PARTS), help="parts, in this order; else all")
     parser.add_argument("--nets", nargs="+", choices=tuple(NETWORKS), help="else all that a part is for")
+    parser.add_argument("--tools", nargs="+", choices=tuple(TITLES), help="in quality and digits; else all")
     parser.add_argument("--methods", nargs="+", help="of the tools, in quality and digits; else all")
     parser.add_argument("--images", type=int, default=64, help="that calibrate, in quality and digits (64)")
     parser.add_argument("--evaluation-images", type=int, default=64, help="that the graphs are judged on (64)")
@@ -113,7 +114,12 @@ def _student(cells: Cells, arguments: argparse.Namespace, model_optimizer: Path 
 
 
 def _tools(arguments: argparse.Namespace) -> tuple[Tool, ...]:
-    return tuple(tool for tool in TOOLS if arguments.methods is None or tool.method in arguments.methods)
+    return tuple(
+        tool
+        for tool in TOOLS
+        if (arguments.methods is None or tool.method in arguments.methods)
+        and (arguments.tools is None or tool.name in arguments.tools)
+    )
 
 
 PARTS: dict[str, Callable[[Cells, argparse.Namespace, Path | None], Iterator[str]]] = {
