@@ -10,16 +10,15 @@ from benchmarks.cells import Cells
 from benchmarks.quality_part import graph_file
 from benchmarks.subjects import Subject
 from benchmarks.tables import ratio, table
-from benchmarks.tools import OURS, Tool
+from benchmarks.tools import OURS, TUNED, Tool
 
 ROUNDS, MOST_SECONDS = 40, 60.0
 FP32 = "FP32"
 # The ranges do not change what is computed: one method a tool is enough.
 GRAPHS = (
-    (Tool(OURS, "minmax", ()), "{family}"),
+    (TUNED, "{family}"),
     (Tool("onnxruntime", "minmax", ()), "u8s8"),
     (Tool("onnxruntime", "minmax", ()), "u8s7"),
-    (Tool("onnxruntime", "minmax", ()), "s8s8"),
     (Tool("modelopt", "max", ()), "s8s8"),
 )
 
@@ -64,4 +63,4 @@ def _file(cells: Cells, subject: Subject, tool: Tool, scheme: str, family: str) 
 
 
 def _name(tool: Tool, scheme: str) -> str:
-    return f"{tool.title.split()[0] if tool.name == OURS else tool.title} {scheme}"
+    return f"{OURS if tool.name == OURS else tool.title} {scheme}"

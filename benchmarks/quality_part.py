@@ -38,7 +38,7 @@ def quality(
         if python is None:
             continue
         made = cells.result(
-            f"quantized/{subject.name}/{tool.slug}",
+            f"quantized/{subject.name}/{tool.slug}{f'.{tool.schemes[0]}' if tool.options else ''}",
             "benchmarks.quantizing",
             request_of(tool, tool.schemes, subject, images, graphs_folder(cells, subject)),
             python,

@@ -25,6 +25,8 @@ def quality_tables(found: Mapping[str, tuple[Subject, list[Quality]]]) -> Iterat
             "at least the best",
             "agreement: ours",
             "best peer's",
+            "in INT8: ours",
+            "best peer's",
         )
         yield from table(head, [_row(subject, each, family) for subject, each in found.values()])
     yield "\n### Every graph: SQNR in dB, SQNR of what tells the images apart, agreement, multiply-adds in INT8\n"
@@ -59,7 +61,9 @@ def _row(subject: Subject, found: list[Quality], family: str) -> tuple[str, ...]
     met = ""
     if ours is not None and peer is not None:
         met = "yes" if ours.figures["sqnr_db"] >= peer.figures["sqnr_db"] - MORE_DB else "no"
-    return (subject.title, *map(_in_words, (ours, peer, usual)), met, *(_share(each, "agreement") for each in agreed))
+    shares = [_share(each, "int8_share") for each in (ours, peer)]
+    words = map(_in_words, (ours, peer, usual))
+    return (subject.title, *words, met, *(_share(each, "agreement") for each in agreed), *shares)
 
 
 def _accuracy_row(subject: Subject, found: list[Quality], family: str) -> tuple[str, ...]:

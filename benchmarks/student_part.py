@@ -12,10 +12,10 @@ from benchmarks.tables import decibels, percent, table
 from benchmarks.tools import FAMILIES, OURS, Tool
 from calibration import METHODS
 
-REPAIRS = ("none", "bias", "equalize", "auto")
+REPAIRS = ("none", "auto")
 TOOLS = tuple(
     Tool(OURS, method, ("cpu-avx2", "tensorrt"), ("--repair", repair), f"repair {repair}")
-    for method in METHODS
+    for method in (*METHODS, "best")
     for repair in REPAIRS
 )
 PEERS = (

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import venv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -91,13 +91,20 @@ class Tool:
 @cache
 def _own_source() -> str:
     digest = hashlib.sha256()
-    files = [*(ROOT / "calibration").glob("*.py"), *(ROOT / "pipeline").glob("*quanti*.py")]
+    files = [
+        *(ROOT / "calibration").glob("*.py"),
+        *(ROOT / "pipeline").glob("*quanti*.py"),
+        ROOT / "pipeline" / "repair.py",
+    ]
     for file in sorted(files):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 
 
+TUNED = Tool(OURS, "best", (), ("--weights", "mse", "--repair", "auto"), "weights mse, repair auto")
 TOOLS: tuple[Tool, ...] = (
+    # A family a run: ranges for two kinds of grid at once are a compromise.
+    *(replace(TUNED, schemes=(family,)) for family in ("tensorrt", "cpu-avx2")),
     *(Tool(OURS, method, tuple(FAMILIES)) for method in METHODS),
     *(Tool("onnxruntime", method, ("u8s7", "u8s8", "s8s8", "s8s8-inputs")) for method in ("minmax", "entropy")),
     Tool("onnxruntime", "percentile", ("u8s7", "u8s8", "s8s8", "s8s8-inputs")),
