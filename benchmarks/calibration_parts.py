@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import curve_part
+from benchmarks import curve_part, time_part
 from benchmarks.benchmark_networks import NETWORKS
 from benchmarks.cells import Cells
 from benchmarks.digits_networks import CALIBRATION, TEST, TRAINING, digits_subject
@@ -15,7 +15,6 @@ from benchmarks.quality_part import Quality, quality
 from benchmarks.quality_tables import accuracy_tables, quality_tables
 from benchmarks.student_part import student_tables
 from benchmarks.subjects import Subject, drawn_subject
-from benchmarks.time_part import time_tables
 from benchmarks.tools import TITLES, TOOLS, Tool, model_optimizer_python
 from engines.machine import cpu_family, this_machine
 
@@ -43,8 +42,8 @@ def _arguments(description: str) -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, required=True, help="networks, images, results and graphs go there")
     parser.add_argument("--only", nargs="+", choices=tuple(PARTS), help="parts, in this order; else all")
     parser.add_argument("--nets", nargs="+", choices=tuple(NETWORKS), help="else all that a part is for")
-    parser.add_argument("--tools", nargs="+", choices=tuple(TITLES), help="in quality and digits; else all")
-    parser.add_argument("--methods", nargs="+", help="of the tools, in quality and digits; else all")
+    parser.add_argument("--tools", nargs="+", choices=tuple(TITLES), help="in time, quality and digits; else all")
+    parser.add_argument("--methods", nargs="+", help="of these tools; else all")
     parser.add_argument("--images", type=int, default=64, help="that calibrate, in quality and digits (64)")
     parser.add_argument("--evaluation-images", type=int, default=64, help="that the graphs are judged on (64)")
     parser.add_argument("--timed-images", type=int, nargs="+", default=[64, 256, 1024], help="in time (64 256 1024)")
@@ -64,7 +63,8 @@ def _arguments(description: str) -> argparse.Namespace:
 def _time(cells: Cells, arguments: argparse.Namespace, model_optimizer: Path | None) -> Iterator[str]:
     most = max(arguments.timed_images)
     subjects = [drawn_subject(name, cells.folder, most, 8) for name in arguments.nets or TIMED]
-    yield from time_tables(cells, subjects, tuple(arguments.timed_images), model_optimizer)
+    tools = _tools(arguments, time_part.TOOLS)
+    yield from time_part.time_tables(cells, subjects, tuple(arguments.timed_images), model_optimizer, tools)
 
 
 def _quality(cells: Cells, arguments: argparse.Namespace, model_optimizer: Path | None) -> Iterator[str]:
@@ -79,13 +79,13 @@ def _quality(cells: Cells, arguments: argparse.Namespace, model_optimizer: Path 
 
 
 def _latency(cells: Cells, arguments: argparse.Namespace, model_optimizer: Path | None) -> Iterator[str]:
-    """Of the graphs that `quality` made."""
+    """Beside the peers' graphs that `quality` made."""
     del model_optimizer
     subjects = [
         drawn_subject(name, cells.folder, arguments.images, arguments.evaluation_images)
         for name in arguments.nets or LATENT
     ]
-    yield from latency_tables(cells, subjects, cpu_family())
+    yield from latency_tables(cells, subjects, arguments.images, cpu_family())
 
 
 def _digits(cells: Cells, arguments: argparse.Namespace, model_optimizer: Path | None) -> Iterator[str]:
@@ -113,10 +113,10 @@ def _student(cells: Cells, arguments: argparse.Namespace, model_optimizer: Path 
     yield from student_tables(cells, model_optimizer)
 
 
-def _tools(arguments: argparse.Namespace) -> tuple[Tool, ...]:
+def _tools(arguments: argparse.Namespace, tools: tuple[Tool, ...] = TOOLS) -> tuple[Tool, ...]:
     return tuple(
         tool
-        for tool in TOOLS
+        for tool in tools
         if (arguments.methods is None or tool.method in arguments.methods)
         and (arguments.tools is None or tool.name in arguments.tools)
     )

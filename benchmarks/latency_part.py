@@ -2,46 +2,74 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.cells import Cells
-from benchmarks.quality_part import graph_file
+from benchmarks.quality_part import graph_file, graphs_folder, request_of
 from benchmarks.subjects import Subject
 from benchmarks.tables import ratio, table
-from benchmarks.tools import OURS, TUNED, Tool
+from benchmarks.tools import OURS, Tool
 
 ROUNDS, MOST_SECONDS = 40, 60.0
 FP32 = "FP32"
+UNREPAIRED = Tool(OURS, "minmax", (), ("--repair", "none"), "repair none")
 # The ranges do not change what is computed: one method a tool is enough.
 GRAPHS = (
-    (TUNED, "{family}"),
+    (UNREPAIRED, "{family}"),
     (Tool("onnxruntime", "minmax", ()), "u8s8"),
     (Tool("onnxruntime", "minmax", ()), "u8s7"),
     (Tool("modelopt", "max", ()), "s8s8"),
 )
 
 
-def latency_tables(cells: Cells, subjects: list[Subject], family: str) -> Iterator[str]:
-    """Median of batch 1, one thread, over the median of FP32 in the same process."""
+def latency_tables(cells: Cells, subjects: list[Subject], images: int, family: str) -> Iterator[str]:
+    """Of our graph, made here, and of those that the part `quality` left.
+
+    Batch 1, one thread; each run over FP32's of the same round."""
     rows: list[tuple[str, ...]] = []
+    ours = replace(UNREPAIRED, schemes=(family,))
     for subject in subjects:
-        found = _medians(cells, subject, family)
-        if FP32 not in found:
+        request = request_of(ours, ours.schemes, subject, images, graphs_folder(cells, subject))
+        cells.result(f"quantized/{subject.name}/{ours.slug}.{family}", "benchmarks.quantizing", request)
+        times = _times(cells, subject, family)
+        if FP32 not in times:
             rows.append((subject.title, "not measured"))
             continue
-        others = {name: value / found[FP32] for name, value in found.items() if name != FP32}
-        peers = [value for name, value in others.items() if not name.startswith(OURS)]
-        ours = next((value for name, value in others.items() if name.startswith(OURS)), None)
-        faster = "" if ours is None or not peers else ("yes" if ours <= min(peers) else "no")
-        rows.append((subject.title, f"{found[FP32]:.1f} ms", *map(ratio, others.values()), faster))
+        ratios = {name: _paired(each, times[FP32])[1] for name, each in times.items() if name != FP32}
+        rows.append(
+            (subject.title, f"{statistics.median(times[FP32]):.1f} ms", *map(ratio, ratios.values()), _verdict(times))
+        )
     names = [_name(tool, scheme.format(family=family)) for tool, scheme in GRAPHS]
-    yield f"\n### CPU latency of the INT8 graph over FP32 ({family}, batch 1, one thread, medians)\n"
-    yield from table(("network", FP32, *names, "ours no slower"), rows)
+    yield f"\n### CPU latency of the INT8 graph over FP32 ({family}, batch 1, one thread, medians of paired ratios)\n"
+    yield from table(("network", FP32, *names, "ours over the fastest peer's"), rows)
 
 
-def _medians(cells: Cells, subject: Subject, family: str) -> dict[str, float]:
+def _verdict(times: dict[str, list[float]]) -> str:
+    """Ours over the fastest peer, with the interval of the median."""
+    peers = {
+        name: statistics.median(each) for name, each in times.items() if name != FP32 and not name.startswith(OURS)
+    }
+    own = next((each for name, each in times.items() if name.startswith(OURS)), None)
+    if own is None or not peers:
+        return ""
+    low, middle, high = _paired(own, times[min(peers, key=lambda name: peers[name])])
+    said = "faster" if high < 1 else "slower" if low > 1 else "equal"
+    return f"{said}: {ratio(middle)} [{ratio(low)}, {ratio(high)}]"
+
+
+def _paired(times: list[float], others: list[float]) -> tuple[float, float, float]:
+    """Median over the rounds of one time over the other of its round, between the ends of its 95 % interval."""
+    ratios = sorted(one / other for one, other in zip(times, others, strict=True))
+    reach = 0.98 * math.sqrt(len(ratios))  # 1.96 deviations of the binomial rank
+    low, high = (round(len(ratios) / 2 + way * reach) for way in (-1, 1))
+    return ratios[max(low, 0)], statistics.median(ratios), ratios[min(high, len(ratios) - 1)]
+
+
+def _times(cells: Cells, subject: Subject, family: str) -> dict[str, list[float]]:
     files = {
         _name(tool, scheme.format(family=family)): _file(cells, subject, tool, scheme, family)
         for tool, scheme in GRAPHS
@@ -55,7 +83,7 @@ def _medians(cells: Cells, subject: Subject, family: str) -> dict[str, float]:
         "threads": 1,
     }
     found = cells.result(f"latency/{subject.name}", "benchmarks.graph_latency", request)
-    return {name: statistics.median(times) for name, times in found.items() if isinstance(times, list) and times}
+    return {name: times for name, times in found.items() if isinstance(times, list) and times}
 
 
 def _file(cells: Cells, subject: Subject, tool: Tool, scheme: str, family: str) -> Path:

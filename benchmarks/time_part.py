@@ -24,12 +24,16 @@ FLAT = 1.05
 
 
 def time_tables(
-    cells: Cells, subjects: list[Subject], counts: tuple[int, ...], model_optimizer: Path | None
+    cells: Cells,
+    subjects: list[Subject],
+    counts: tuple[int, ...],
+    model_optimizer: Path | None,
+    tools: tuple[Tool, ...] = TOOLS,
 ) -> Iterator[str]:
     """Calibrating, quantizing and writing one INT8 graph, everything imported before."""
     rows, memory = [], []
     for subject in subjects:
-        for tool in TOOLS:
+        for tool in tools:
             python = python_of(tool, model_optimizer)
             if python is None:
                 continue
