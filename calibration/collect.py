@@ -22,6 +22,10 @@ _MASK_OPERATORS = frozenset(
 """They keep -inf where it is, or move it; NaN, which others make of it, is poison wherever it is."""
 
 
+_LARGEST = 1e18
+"""Its square is the largest that a float32 holds: beyond it a product overflows, whatever the scale."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """Some images: the id of each, and one array per graph input with the images along its first axis."""
@@ -47,8 +51,8 @@ def collect(
     is added to; `save` gets all that is counted after every `save_every` batches and when `on_batch` raises, so that a
     pass can go on where it was stopped. `on_batch` gets the number of images so far;
     what it raises passes through, which cancels the pass. The -inf that a mask puts into a softmax is no value. Raises
-    PoisonedData naming image and tensor on NaN or any other inf, CalibrationError where no image came or a batch does
-    not fit, GraphRefused where onnxruntime refuses the graph.
+    PoisonedData naming image and tensor on NaN, any other inf, and magnitudes beyond 1e18, CalibrationError where no
+    image came or a batch does not fit, GraphRefused where onnxruntime refuses the graph.
     """
     measurement = _Measurement(model)
     with Workers(threads, measurement.empty, before) as workers:
@@ -126,9 +130,9 @@ def _masking(graph: Graph) -> frozenset[str]:
 def _without_masks(
     values: Mapping[str, NDArray[np.float32]], masking: frozenset[str]
 ) -> dict[str, NDArray[np.float32]]:
-    """What is taken out of a softmax has no share in a range: it counts as 0."""
+    """What is taken out of a softmax, by -inf or the least float, has no share in a range: it counts as 0."""
     return {
-        name: np.where(array == -np.inf, np.float32(0), array) if name in masking else array
+        name: np.where(array < -_LARGEST, np.float32(0), array) if name in masking else array
         for name, array in values.items()
     }
 
@@ -168,6 +172,8 @@ def _update(sketches: Sketches, values: Mapping[str, NDArray[np.float32]], ids: 
             sketches.tensors[name].update(array)
         except CalibrationError as error:
             raise _poison(name, array, ids) from error
+        if max(-sketches.tensors[name].minimum, sketches.tensors[name].maximum) > _LARGEST:
+            raise _poison(name, array, ids)
 
 
 def _poison(tensor: str, values: NDArray[np.float32], ids: Sequence[str]) -> PoisonedData:
@@ -175,12 +181,16 @@ def _poison(tensor: str, values: NDArray[np.float32], ids: Sequence[str]) -> Poi
     rows = values.shape[0] if values.ndim else 0
     if rows and rows % len(ids) == 0:
         per_image = values.reshape(len(ids), -1)
-        bad = int(np.flatnonzero(~np.isfinite(per_image).all(axis=1))[0])
+        bad = int(np.flatnonzero(_is_poison(per_image).any(axis=1))[0])
         where, found = f"image {ids[bad]!r}", per_image[bad]
     else:
         where, found = f"one of {_span(ids)}", values.reshape(-1)
-    value = found[~np.isfinite(found)][0]
+    value = found[_is_poison(found)][0]
     return PoisonedData(f"{where} makes tensor {tensor!r} hold {value}; take the image out, or mend it or the network")
+
+
+def _is_poison(values: NDArray[np.float32]) -> NDArray[np.bool_]:
+    return ~(np.abs(values) <= _LARGEST)  # NaN is in no order
 
 
 def _span(ids: Sequence[str]) -> str:

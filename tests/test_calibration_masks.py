@@ -19,11 +19,11 @@ SHARES = "moved = Reshape (masked, same) shares = Softmax (moved) y = MatMul (sh
 IDS = ("a", "b", "c")
 
 
-def model(rest: str = SHARES) -> ModelProto:
+def model(rest: str = SHARES, masks_with: float = -np.inf) -> ModelProto:
     """Scores with -inf where there is padding, and what is done with them."""
     found = parser.parse_model(f"{HEAD}{rest}\n}}")
     constants: dict[str, NDArray[np.generic]] = {
-        "out": np.array(-np.inf, np.float32),
+        "out": np.array(masks_with, np.float32),
         "w": np.eye(4, dtype=np.float32),
         "same": np.array([-1, 4], np.int64),
     }
@@ -37,8 +37,9 @@ def batch(scores: NDArray[np.float32] | None = None) -> Batch:
     return Batch(IDS, {"scores": values, "padding": padding})
 
 
-def test_what_a_mask_takes_out_of_a_softmax_is_no_poison_and_widens_no_range() -> None:
-    sketches = collect(model(), [batch()], threads=1)
+@pytest.mark.parametrize("masks_with", [-np.inf, float(np.finfo(np.float32).min)])
+def test_what_a_mask_takes_out_of_a_softmax_is_no_poison_and_widens_no_range(masks_with: float) -> None:
+    sketches = collect(model(masks_with=masks_with), [batch()], threads=1)
     for tensor in ("masked", "moved"):
         assert (sketches.tensors[tensor].minimum, sketches.tensors[tensor].maximum) == (0, 9)
     assert sketches.tensors["scores"].maximum == 12

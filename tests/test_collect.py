@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -102,11 +103,12 @@ def test_a_graph_of_a_fixed_batch_runs_in_batches_of_that_size() -> None:
     assert sketches.tensors["logits"].count == 32
 
 
-@pytest.mark.parametrize("poison", [np.nan, np.inf])
+@pytest.mark.parametrize("poison", [np.nan, np.inf, 1e30, -1e30])
 def test_poison_in_the_data_names_image_and_input(poison: float) -> None:
     values = images(10, 1, 8, 8)
     values[7, 0, 3, 3] = poison
-    with pytest.raises(PoisonedData, match=rf"image 'digit-7' makes tensor 'image' hold {poison}; take the image out"):
+    shown = re.escape(f"{np.float32(poison)}")
+    with pytest.raises(PoisonedData, match=rf"image 'digit-7' makes tensor 'image' hold {shown}; take the image out"):
         collect(prepared(residual(widths=(8,))), batches_of(values, 4), threads=1)
 
 
