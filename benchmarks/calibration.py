@@ -1,6 +1,6 @@
 """Calibration side by side: edgestill, `onnxruntime.quantization` and NVIDIA Model Optimizer, on the same networks.
 
-    .venv/bin/python benchmarks/calibration.py --folder /tmp/calibration --install-model-optimizer
+    .venv/bin/python benchmarks/calibration.py --folder edgestill/calibration --install-model-optimizer
 
 Prints Markdown. A run that is cut goes on where it was: every measurement is a process and a file of its own in the
 folder. `--only PART` measures one part, `--tables` prints what is there. A whole run takes hours on two cores.

@@ -79,7 +79,7 @@ def _report(
     try:
         if on_batch is not None:
             on_batch(images)
-    except BaseException:
+    except BaseException:  # whatever stops the pass, Ctrl-C among it, what was counted is kept
         if save is not None:
             save(workers.merged())
         raise

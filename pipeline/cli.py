@@ -221,6 +221,8 @@ def _quantize(
 
         if data is not None or preprocess is not None:
             raise typer.BadParameter("--cache takes the place of --data and --preprocess; leave them out")
+        if method != "entropy" or weights != "max" or repair:
+            raise typer.BadParameter("--cache brings its own scales; leave --method, --weights and --repair out")
         converted = CacheRequest(model, cache, tuple(family), out, tuple(tensorrt_version or ()), show_reasons)
         _finish(lambda _: quantize_cache(converted), as_json)
         return
