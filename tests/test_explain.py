@@ -62,10 +62,3 @@ def test_explain_with_data_writes_the_graphs_and_says_the_same(tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(alone)
     assert (tmp_path / "net.cpu-vnni.int8.onnx").exists()
-
-
-def test_without_data_and_without_explain_the_command_says_what_is_missing(tmp_path: Path) -> None:
-    onnx.save(residual(), tmp_path / "net.onnx")
-    done = run_edgestill("quantize", tmp_path / "net.onnx", "--family", "cpu")
-    assert done.returncode == 2
-    assert "--data is missing; only " in done.stderr

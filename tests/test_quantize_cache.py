@@ -147,13 +147,3 @@ def test_the_command_line_takes_data_or_a_cache(model: Path) -> None:
     done = run_edgestill("quantize", model, "--cache", cache, "--family", "tensorrt", "--out", model.parent / "o", "-q")
     assert done.returncode == 0, done.stderr
     assert (model.parent / "o" / "own.tensorrt.int8.onnx").exists()
-    both = run_edgestill("quantize", model, "--cache", cache, "--data", "x.npz", "--family", "tensorrt")
-    assert both.returncode == 2
-    assert "--cache takes the place of --data and --preprocess; leave them out" in both.stderr
-
-
-@pytest.mark.parametrize("option", [("--method", "mse"), ("--weights", "mse"), ("--repair", "equalize")])
-def test_what_a_cache_decides_itself_is_not_asked_for_beside_it(option: tuple[str, str]) -> None:
-    done = run_edgestill("quantize", "own.onnx", "--cache", "calib.cache", "--family", "tensorrt", *option)
-    assert done.returncode == RecipeError.exit_code
-    assert "--cache brings its own scales; leave --method, --weights and --repair out" in " ".join(done.stderr.split())

@@ -1,0 +1,214 @@
+"""`calibrate`, `quantize`, `sensitivity` and `lint`: the commands of INT8."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cancellation import Cancellation
+from pipeline.cli.options import BatchSize_, Json_, Quiet_, Threads_, finished, progress_of
+from pipeline.cli.quantize_source import source_of_ranges
+from pipeline.outcome import Outcome
+
+app = typer.Typer()
+
+Model_ = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="An FP32 graph.")]
+Families_ = Annotated[list[str], typer.Option(help="Placement family; may be repeated: cpu, tensorrt-rtx, tensorrt, …")]
+Preprocess_ = Annotated[
+    Path | None, typer.Option(help="preprocess.json of a workspace, or a preprocess table as JSON.")
+]
+Folder_ = Annotated[Path | None, typer.Option(help="Folder for the results; default beside the model.")]
+Validation_ = Annotated[
+    Path | None,
+    typer.Option(help="Samples on which graphs are judged, as --data; without it the calibration samples."),
+]
+Labels_ = Annotated[
+    Path | None,
+    typer.Option(help="Their classes as .npy; without it the array 'labels' of the .npz; without it FP32's."),
+]
+
+
+@app.command("calibrate")
+def _calibrate(
+    model: Model_,
+    data: Annotated[Path, typer.Option(help="A .npz with one array an input (batch first), or a folder of images.")],
+    shard: Annotated[str, typer.Option(metavar="K/N", help="Only part K of N, such as 2/8.")] = "1/1",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The file of sketches; default beside the model.")
+    ] = None,
+    preprocess: Preprocess_ = None,
+    batch_size: BatchSize_ = 32,
+    threads: Threads_ = 1,
+    as_json: Json_ = False,
+    quiet: Quiet_ = False,
+) -> None:
+    """Measure a graph's activations over data, or a shard of it, for edgestill quantize --sketches."""
+    from pipeline.commands.calibrate import CalibrateRequest, calibrate
+
+    request = CalibrateRequest(model, data, shard, out, preprocess, batch_size, threads)
+    finished(lambda cancellation: calibrate(request, progress_of(quiet), cancellation), as_json)
+
+
+@app.command("quantize")
+def _quantize(
+    context: typer.Context,
+    model: Model_,
+    family: Families_,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Calibration inputs: a .npz with one array an input (batch first), or a folder of images."),
+    ] = None,
+    sketches: Annotated[
+        list[Path] | None,
+        typer.Option(help="A file of edgestill calibrate, in place of --data; repeated: one for each shard."),
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="A calibration cache of TensorRT, in place of --data: its scales, bit for bit.")
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="entropy, minmax, mse, percentile:99.99, or best (per tensor).")
+    ] = "entropy",
+    preprocess: Preprocess_ = None,
+    out: Folder_ = None,
+    batch_size: BatchSize_ = 32,
+    threads: Threads_ = 1,
+    weights: Annotated[str, typer.Option(help="Their scales: max, or mse (least squared error).")] = "max",
+    repair: Annotated[
+        list[str] | None,
+        typer.Option(help="Tried, and kept where it gains: bias, equalize, auto (both) or none; default bias."),
+    ] = None,
+    tensorrt_version: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="X.Y.Z", help="Write a calibration cache for this TensorRT, 8.x to 10.x; may be repeated."
+        ),
+    ] = None,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Print per node whether it is quantized and why; without --data, only that."),
+    ] = False,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(metavar="POINTS", help="Keep layers in float until no more of the metric is lost against FP32."),
+    ] = None,
+    min_sqnr: Annotated[
+        float | None, typer.Option(metavar="DB", help="Keep layers in float until the output SQNR is no lower.")
+    ] = None,
+    validation: Validation_ = None,
+    labels: Labels_ = None,
+    latencies: Annotated[
+        Path | None,
+        typer.Option(help="Measured layer latencies as JSON: the lowest sum is wanted, not the most INT8."),
+    ] = None,
+    as_json: Json_ = False,
+    quiet: Quiet_ = False,
+) -> None:
+    """Calibrate an ONNX file and write its INT8 and FP16 graphs."""
+    families, versions = tuple(family), tuple(tensorrt_version or ())
+    source = source_of_ranges(context)
+    if source == "--sketches":
+        from pipeline.commands.quantize_sketches import SketchesRequest, quantize_sketches
+
+        merged = SketchesRequest(model, tuple(sketches or ()), families, method, out, versions, weights)
+        finished(lambda _: quantize_sketches(merged), as_json)
+    if cache is not None:
+        from pipeline.commands.quantize_cache import CacheRequest, quantize_cache
+
+        converted = CacheRequest(model, cache, families, out, versions, explain)
+        finished(lambda _: quantize_cache(converted), as_json)
+    if data is None:
+        from pipeline.commands.explain import explain as explained
+
+        finished(lambda _: explained(model, families), as_json)
+
+    def command(cancellation: Cancellation) -> Outcome:
+        from pipeline.budget import budget_from_options
+        from pipeline.commands.quantize import QuantizeRequest, quantize
+        from pipeline.quantization_settings import DEFAULT_REPAIR
+
+        request = QuantizeRequest(
+            model,
+            data,
+            families,
+            method,
+            preprocess,
+            out,
+            batch_size,
+            threads,
+            versions,
+            explain,
+            tuple(repair) if repair else DEFAULT_REPAIR,
+            weights=weights,
+            budget=budget_from_options(max_drop, min_sqnr, latencies),
+            validation=validation,
+            labels=labels,
+        )
+        return quantize(request, progress_of(quiet), cancellation)
+
+    finished(command, as_json)
+
+
+@app.command("sensitivity")
+def _sensitivity(
+    model: Model_,
+    data: Annotated[
+        Path,
+        typer.Option(help="Calibration inputs: a .npz with one array an input (batch first), or a folder of images."),
+    ],
+    family: Families_,
+    method: Annotated[str, typer.Option(help="As of quantize.")] = "entropy",
+    exact: Annotated[
+        bool, typer.Option("--exact", help="A whole graph for each layer and block, not for the most sensitive alone.")
+    ] = False,
+    validation: Validation_ = None,
+    labels: Labels_ = None,
+    preprocess: Preprocess_ = None,
+    out: Folder_ = None,
+    batch_size: BatchSize_ = 32,
+    threads: Threads_ = 1,
+    as_json: Json_ = False,
+    quiet: Quiet_ = False,
+) -> None:
+    """Say what each layer of an ONNX file costs in INT8: alone, and left out."""
+    from pipeline.commands.quantize import QuantizeRequest
+    from pipeline.commands.sensitivity import sensitivity
+
+    request = QuantizeRequest(
+        model,
+        data,
+        tuple(family),
+        method,
+        preprocess,
+        out,
+        batch_size,
+        threads,
+        sensitivity="exact" if exact else "worst",
+        validation=validation,
+        labels=labels,
+    )
+    finished(lambda cancellation: sensitivity(request, progress_of(quiet), cancellation), as_json)
+
+
+@app.command("lint")
+def _lint(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A Q/DQ graph or a calibration cache of TensorRT, whoever wrote it.")
+    ],
+    family: Annotated[
+        list[str] | None,
+        typer.Option(help="Placement family of a graph; may be repeated: cpu, tensorrt-rtx, tensorrt, …"),
+    ] = None,
+    model: Annotated[Path | None, typer.Option(metavar="MODEL.onnx", help="The graph that a cache is for.")] = None,
+    tensorrt_version: Annotated[
+        str | None, typer.Option(metavar="X.Y.Z", help="The TensorRT that is to take a cache.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 on warnings too.")] = False,
+    as_json: Json_ = False,
+) -> None:
+    """Say what a runtime would take wrongly, or in float, without a word; exit 1 with errors."""
+    from pipeline.commands.lint import LintRequest, lint
+
+    request = LintRequest(file, tuple(family or ()), strict, model, tensorrt_version)
+    finished(lambda _: lint(request), as_json)

@@ -1,0 +1,48 @@
+"""`build` and `doctor`: the commands of engines and of the machines that they run on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.options import Json_, Quiet_, finished, progress_of
+
+app = typer.Typer()
+
+
+@app.command("build")
+def _build(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="A graph; its precision is in it.")],
+    target: Annotated[str, typer.Option(help="Runtime: onnxruntime, tensorrt-rtx or tensorrt.")],
+    precision: Annotated[str, typer.Option(help="What the graph is: fp32, fp16, int8, int8+fp16 or fp8.")] = "fp32",
+    compute_capability: Annotated[
+        list[str] | None, typer.Option(help="Such as 8.6; may be repeated; none: portable.")
+    ] = None,
+    batch: Annotated[
+        str | None, typer.Option(metavar="MIN:OPT:MAX", help="Batch profile of a dynamic graph; default 1:8:64.")
+    ] = None,
+    axis: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=MIN:OPT:MAX", help="Profile of another dynamic axis; may be repeated."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The engine's file; default beside the model.")] = None,
+    as_json: Json_ = False,
+    quiet: Quiet_ = False,
+) -> None:
+    """Build an engine from an ONNX file and say what was really built."""
+    from pipeline.commands.build import BuildRequest, build
+
+    request = BuildRequest(
+        model, target, precision, tuple(compute_capability or ()), batch, out, axes=tuple(axis or ())
+    )
+    finished(lambda cancellation: build(request, progress_of(quiet), cancellation), as_json)
+
+
+@app.command("doctor")
+def _doctor(as_json: Json_ = False) -> None:
+    """Say what this machine is, what it can build and run, and how to install what is missing."""
+    from pipeline.commands.doctor import doctor
+
+    finished(lambda _: doctor(), as_json)
