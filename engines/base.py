@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from engines.builder_options import BuilderOptions
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -21,9 +23,15 @@ if TYPE_CHECKING:
 Arrays = Mapping[str, "NDArray[np.generic]"]
 """Tensors by name, batch first."""
 
-PRECISIONS = ("fp32", "fp16", "int8", "int8+fp16", "fp8")
-"""What a target may be asked for, the reference first. Beside INT8 products runs FP32, or what follows the plus; beside
-those in FP8 runs FP16."""
+PRECISIONS = ("fp32", "tf32", "fp16", "int8", "int8+fp16", "fp8")
+"""What a target may be asked for, the reference first. TF32 is FP32's graph, whose products a GPU may round to 10 bits
+of mantissa. Beside INT8 products runs FP32, or what follows the plus; beside those in FP8 runs FP16."""
+
+FLOAT32_GRAPH = ("fp32", "tf32")
+"""Those that are built from the exported graph itself."""
+
+BATCH = "batch"
+"""The name of the first axis of every input, whatever the graph calls it."""
 
 QUANTIZED_PRECISIONS = ("int8", "int8+fp16", "fp8")
 """Those whose graph depends on the placement family."""
@@ -61,9 +69,6 @@ class AxisProfile:
     max: int = 64
 
 
-BatchProfile = AxisProfile
-
-
 @dataclass(frozen=True)
 class Target:
     """One named place to ship to: a runtime and what to build for it."""
@@ -76,20 +81,37 @@ class Target:
     compute_capabilities: tuple[str, ...] = ()
     """Such as `8.6`; empty: portable (TensorRT-RTX) or the GPU at hand (TensorRT)."""
     batch: AxisProfile = field(default_factory=AxisProfile)
-    threads: int = 1
-    """Of a CPU session."""
-    workspace_bytes: int | None = None
-    """Scratch memory that a TensorRT engine may take; None: the runtime's default."""
-    optional: bool = False
     axes: Mapping[str, AxisProfile] = field(default_factory=dict)
     """Of the dynamic axes other than the batch, by the name that the graph's dimensions carry."""
+    more_profiles: tuple[Mapping[str, AxisProfile], ...] = ()
+    """Each a further profile of a TensorRT engine: the axes that differ from `batch` and `axes`, by name."""
+    opset: int | None = None
+    """The newest that the runtime on the device reads; None: whatever the graph has."""
+    builder: BuilderOptions = field(default_factory=BuilderOptions)
+    threads: int = 1
+    """Of a CPU session."""
+    optional: bool = False
+
+    @property
+    def profiles(self) -> tuple[dict[str, AxisProfile], ...]:
+        """Each with all axes by name, the batch among them."""
+        first = {BATCH: self.batch, **self.axes}
+        return (first, *({**first, **other} for other in self.more_profiles))
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Target:
-        """What `dataclasses.asdict` made of a target, read back from JSON; older documents have no axes."""
+        """What `dataclasses.asdict` made of a target, read back from JSON."""
         tuples = {name: tuple(document[name]) for name in ("precisions", "compute_capabilities")}
-        axes = {name: AxisProfile(**sizes) for name, sizes in document.get("axes", {}).items()}
-        return cls(**{**document, **tuples, "batch": AxisProfile(**document["batch"]), "axes": axes})
+        shapes = {
+            "batch": AxisProfile(**document["batch"]),
+            "axes": _axis_profiles(document["axes"]),
+            "more_profiles": tuple(_axis_profiles(each) for each in document["more_profiles"]),
+        }
+        return cls(**{**document, **tuples, **shapes, "builder": BuilderOptions(**document["builder"])})
+
+
+def _axis_profiles(document: Mapping[str, Any]) -> dict[str, AxisProfile]:
+    return {name: AxisProfile(**sizes) for name, sizes in document.items()}
 
 
 @dataclass(frozen=True)
@@ -159,6 +181,10 @@ class Engine(ABC):
     @abstractmethod
     def versions(self) -> dict[str, str]:
         """Versions of the libraries that shape an engine; cheap, and empty where they are not installed."""
+
+    def family_of(self, target: Target) -> str:  # noqa: ARG002 engines that place by target use it
+        """The placement family whose INT8 graph a target takes."""
+        return self.family
 
     def why_refused(self, target: Target) -> str | None:  # noqa: ARG002 engines that refuse settings use it
         """What of the target's settings this runtime builds on no machine; None where nothing or it cannot be told."""

@@ -49,6 +49,7 @@ class OnnxRuntime(Engine):
     family: ClassVar[str] = "cpu"
     for_gpu: ClassVar[bool] = False
     never_builds: ClassVar[Mapping[str, str]] = {
+        "tf32": "a CPU has no TF32",
         "fp16": "onnxruntime on a CPU computes FP16 in FP32 between casts, which is slower than FP32",
         "int8+fp16": "onnxruntime on a CPU fuses Q/DQ pairs of float32 alone; its int8 has FP32 beside",
         "fp8": "onnxruntime on a CPU multiplies no FP8",

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from engines.base import BATCH
 from pipeline.errors import NotAcceptable
-from pipeline.interface import BATCH, InputSpec, Interface
+from pipeline.interface import InputSpec, Interface
 
 if TYPE_CHECKING:
     import onnx

@@ -11,7 +11,6 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
-BATCH = "batch"
 IMAGE = "input"
 """The one input of image data."""
 IMAGE_AXES = ("channels", "height", "width")

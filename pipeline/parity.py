@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.base import BATCH
 from pipeline.errors import NotAcceptable
-from pipeline.interface import BATCH
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.base import BATCH
 from pipeline.errors import NotAcceptable, is_out_of_memory
 from pipeline.exporter import resized
-from pipeline.interface import BATCH, MASK, InputSpec, Interface, named_outputs
+from pipeline.interface import MASK, InputSpec, Interface, named_outputs
 from pipeline.parity import OutputParity, ReferenceSession, Tolerance, compare
 
 if TYPE_CHECKING:

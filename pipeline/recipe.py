@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline.building import missing_profiles, unused_profiles
 from pipeline.errors import RecipeError
 from pipeline.gates import Gates
 from pipeline.mistakes import explained, settings_from_toml
@@ -23,6 +22,7 @@ from pipeline.stages.calibrate import Calibrate
 from pipeline.stages.export import Export
 from pipeline.stages.measure import Measure
 from pipeline.stages.report import WriteReport
+from pipeline.target_settings import missing_profiles, unused_profiles, with_presets
 from pipeline.tasks import task_named
 from pipeline.tasks.task import Task
 from pipeline.userfile import user_file
@@ -145,7 +145,7 @@ def _stages(document: Mapping[str, Any], mistakes: list[str]) -> tuple[Stage, ..
         # The report has no settings but its gates: it closes every recipe that measures.
         if section not in document and not (kind is WriteReport and Measure.name in document):
             continue
-        value = document.get(section, {})
+        value = with_presets(document[section]) if kind is Build else document.get(section, {})
         model: type[BaseModel] = Gates if kind is WriteReport else kind
         try:
             settings = settings_from_toml(model, value)

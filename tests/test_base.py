@@ -8,14 +8,27 @@ from dataclasses import asdict
 import pytest
 
 from engines import PRECISIONS
-from engines.base import BatchProfile, Target
+from engines.base import AxisProfile, Target
+from engines.builder_options import BuilderOptions
 
 
 @pytest.mark.parametrize(
     "target",
     [
         Target("cpu", "onnxruntime"),
-        Target("rtx", "tensorrt-rtx", PRECISIONS, ("8.6", "12.0"), BatchProfile(2, 4, 8), 3, 1 << 28, optional=True),
+        Target(
+            "rtx",
+            "tensorrt-rtx",
+            PRECISIONS,
+            ("8.6", "12.0"),
+            AxisProfile(2, 4, 8),
+            {"length": AxisProfile(1, 2, 3)},
+            ({"batch": AxisProfile(16, 16, 16)},),
+            18,
+            BuilderOptions(1 << 28, 5, dla_core=1),
+            3,
+            optional=True,
+        ),
     ],
     ids=lambda target: str(target.name),
 )

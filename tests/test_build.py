@@ -80,10 +80,10 @@ def test_the_command_passes_the_sizes_of_each_axis_on(tmp_path: Path) -> None:
     asked = ("build", tmp_path / "own.onnx", "--target", "tensorrt-rtx", "--json")
     outcome = invoke(*asked, "--axis", "H=4:8:16", "--axis", "W=1:2:4")
     assert outcome.exit_code == 0
-    assert json.loads(outcome.stdout)["settings"]["axes"] == {
-        "H": {"min": 4, "opt": 8, "max": 16},
-        "W": {"min": 1, "opt": 2, "max": 4},
-    }
+    sizes = {"min": 1, "opt": 8, "max": 64}
+    assert json.loads(outcome.stdout)["settings"]["profiles"] == [
+        {"H": {"min": 4, "opt": 8, "max": 16}, "W": {"min": 1, "opt": 2, "max": 4}, "batch": sizes}
+    ]
     outcome = invoke(*asked, "--axis", "H=4:8:16")
     assert outcome.exit_code == 1
     assert "axis 'W' is dynamic and target 'tensorrt-rtx' does not say its sizes" in outcome.stderr

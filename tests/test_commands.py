@@ -166,7 +166,7 @@ def test_a_graph_of_another_open_axis_is_built_for_the_sizes_that_are_given(mode
     with pytest.raises(NotAcceptable, match="axis 'H' is dynamic and target 'tensorrt-rtx' does not say its sizes"):
         built(model, "tensorrt-rtx")
     outcome = built(model, "tensorrt-rtx", axes=("H=4:8:16",))
-    assert outcome.document["settings"]["axes"] == {"H": {"min": 4, "opt": 8, "max": 16}}
+    assert outcome.document["settings"]["profiles"][0]["H"] == {"min": 4, "opt": 8, "max": 16}
 
 
 def refused(graph: onnx.ModelProto) -> None:
@@ -189,7 +189,7 @@ def test_a_graph_that_the_runtime_refuses_leaves_nothing_behind(model: Path, run
 @pytest.mark.parametrize(
     ("ask", "kind", "message"),
     [
-        (lambda model: built(model, "tensort"), RecipeError, "runtime 'tensort' is unknown; did you mean 'tensorrt'?"),
+        (lambda model: built(model, "tensort"), RecipeError, "target 'tensort' is unknown; did you mean 'tensorrt'?"),
         (lambda model: built(model, "onnxruntime", batch="1:2"), RecipeError, "--batch 1:2: give MIN:OPT:MAX, such as"),
         (
             lambda model: built(model, "onnxruntime", batch="1:1:1"),

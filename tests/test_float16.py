@@ -19,7 +19,7 @@ from calibration.float16 import float16_from_float32, float32_nodes
 from calibration.prepare import prepared
 from calibration.ranges import Ranges, ranges_from_sketches
 from engines.audit import summarize
-from engines.base import BatchProfile, Target
+from engines.base import AxisProfile, Target
 from engines.tensorrt.engine import TensorRTRTX
 
 
@@ -67,7 +67,7 @@ def test_inputs_and_outputs_keep_names_and_types_and_equal_input_gives_equal_byt
 def test_tensorrt_builds_it_strongly_typed_with_half_precision_products(
     tmp_path: Path, network: Callable[[], ModelProto], shape: tuple[int, ...]
 ) -> None:
-    engine, target = TensorRTRTX(), Target("rtx", "tensorrt-rtx", ("fp16",), batch=BatchProfile(1, 2, 4))
+    engine, target = TensorRTRTX(), Target("rtx", "tensorrt-rtx", ("fp16",), batch=AxisProfile(1, 2, 4))
     if missing := engine.why_not_build(target):
         pytest.skip(missing)
     half = float16_from_float32(*calibrated(network(), images(4, *shape)))

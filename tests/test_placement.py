@@ -23,7 +23,7 @@ from calibration.prepare import prepared
 from calibration.qdq import quantize
 from calibration.ranges import ranges_from_sketches
 from engines.audit import Audit, summarize
-from engines.base import BatchProfile, Target
+from engines.base import AxisProfile, Target
 from engines.tensorrt.engine import TensorRTRTX
 
 
@@ -53,7 +53,7 @@ def optimized(model: ModelProto, folder: Path, keep_signed: bool = False) -> Cou
 def realized(model: ModelProto, folder: Path) -> Audit:
     """What TensorRT-RTX builds, with no GPU at hand."""
     engine = TensorRTRTX()
-    target = Target("rtx", "tensorrt-rtx", ("int8",), batch=BatchProfile(1, 2, 4))
+    target = Target("rtx", "tensorrt-rtx", ("int8",), batch=AxisProfile(1, 2, 4))
     if missing := engine.why_not_build(target):
         pytest.skip(missing)
     onnx.save(model, folder / "int8.onnx")

@@ -355,7 +355,7 @@ MISTAKES = {
         '["fp32", "int8"]',
         '["fp32", "int4"]',
         "[build] targets.cpu.precisions: precision 'int4' is unknown; did you mean 'int8'? "
-        "choose from fp16, fp32, fp8, int8, int8+fp16",
+        "choose from fp16, fp32, fp8, int8, int8+fp16, tf32",
     ),
     "a precision twice": (
         '["fp32", "int8"]',

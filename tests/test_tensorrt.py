@@ -15,6 +15,7 @@ from tensorrt_graphs import PLAIN, QUANTIZED, RTX, TARGET, needs_tensorrt_rtx, q
 
 from engines.audit import RealizedLayer, summarize
 from engines.base import BuildCancelled, StepDone, Target, sha256_of_file
+from engines.builder_options import BuilderOptions
 
 
 def product_of(layers: tuple[RealizedLayer, ...], node: str) -> RealizedLayer:
@@ -33,7 +34,7 @@ def test_an_fp32_plan_is_built_without_a_gpu_and_without_tf32(tmp_path: Path) ->
     assert built.file == to
     assert (built.bytes, built.sha256) == (to.stat().st_size, sha256_of_file(to))
     assert built.settings["tf32"] is False
-    assert built.settings["batch"] == {"min": 1, "opt": 2, "max": 4}
+    assert built.settings["profiles"][0]["batch"] == {"min": 1, "opt": 2, "max": 4}
     assert built.versions == RTX.versions() != {}
     assert built.log == ()
     audit = summarize(built.layers)
@@ -110,13 +111,14 @@ def test_a_node_name_may_hold_what_the_log_is_punctuated_with(tmp_path: Path) ->
 def test_a_static_batch_needs_no_profile_and_repeats_byte_for_byte(tmp_path: Path) -> None:
     graph = written(tmp_path, PLAIN, weights(), x="2,16,8,8")
     first, second = (RTX.build(graph, "fp32", TARGET, tmp_path / f"{name}.plan") for name in "ab")
-    assert first.settings["batch"] is None
+    assert first.settings["profiles"] == ()
     assert first.sha256 == second.sha256
 
 
 @needs_tensorrt_rtx
 def test_compute_capabilities_and_workspace_are_read_back(tmp_path: Path) -> None:
-    target = Target("t", "tensorrt-rtx", compute_capabilities=("8.6", "12.0"), workspace_bytes=1 << 28)
+    options = BuilderOptions(workspace_bytes=1 << 28)
+    target = Target("t", "tensorrt-rtx", compute_capabilities=("8.6", "12.0"), builder=options)
     built = RTX.build(written(tmp_path, PLAIN, weights()), "fp32", target, tmp_path / "e.plan")
     assert built.settings["compute_capabilities"] == ["8.6", "12.0"]
     assert built.settings["workspace_bytes"] == 1 << 28

@@ -88,8 +88,9 @@ def test_an_encoder_decoder_of_open_height_and_width_is_built_in_each_precision(
 ) -> None:
     built = dense.built("tensorrt-rtx", precision)
     wanted = {"min": 16, "opt": 32, "max": 64}
-    assert built.settings["axes"] == {"height": wanted, "width": wanted}
-    assert built.settings["batch"] == {"min": 1, "opt": 8, "max": 64}
+    assert built.settings["profiles"] == (
+        {"batch": {"min": 1, "opt": 8, "max": 64}, "height": wanted, "width": wanted},
+    )
     audit = summarize(built.layers)
     # The head stays in float in the INT8 graph.
     assert (audit.products, getattr(audit, dtype)) == (6, 5 if dtype == "int8" else 6)
@@ -102,7 +103,7 @@ def test_a_transformer_of_two_inputs_and_open_length_is_built_in_each_precision(
     sequential: Graphs, precision: str
 ) -> None:
     built = sequential.built("tensorrt-rtx", precision)
-    assert built.settings["axes"] == {"length": {"min": 4, "opt": 24, "max": 64}}
+    assert built.settings["profiles"][0]["length"] == {"min": 4, "opt": 24, "max": 64}
     audit = summarize(built.layers)
     if precision == "int8":
         # The embedding of 8 features is too small for INT8, and the head is one; attention runs in INT8 with its mask.
@@ -219,4 +220,4 @@ def test_sizes_that_do_not_rise_are_refused_with_the_name_of_their_axis(tmp_path
 def test_a_first_dimension_that_the_target_names_is_no_batch(tmp_path: Path) -> None:
     graph = written(tmp_path, PLAIN, weights(), x="frames,16,8,8")
     built = RTX.build(graph, "fp32", replace(TARGET, axes={"frames": SIZES}), tmp_path / "e.plan")
-    assert (built.settings["batch"], built.settings["axes"]) == (None, {"frames": {"min": 16, "opt": 32, "max": 64}})
+    assert built.settings["profiles"] == ({"frames": {"min": 16, "opt": 32, "max": 64}},)

@@ -10,6 +10,7 @@ import pytest
 from tensorrt_graphs import PLAIN, QUANTIZED, RTX, TARGET, needs_tensorrt_rtx, quantization, weights, written
 
 from engines.base import AxisProfile, BuildFailed, Target
+from engines.builder_options import BuilderOptions
 
 
 def refused(graph: Path, tmp_path: Path, precision: str = "fp32", target: Target = TARGET) -> str:
@@ -75,17 +76,17 @@ def test_what_is_no_graph_is_refused(tmp_path: Path) -> None:
 
 @needs_tensorrt_rtx
 def test_a_builder_error_says_what_the_builder_said_and_what_to_change(tmp_path: Path) -> None:
-    target = Target("t", "tensorrt-rtx", workspace_bytes=1 << 12)
+    target = Target("t", "tensorrt-rtx", builder=BuilderOptions(workspace_bytes=1 << 12))
     said = refused(written(tmp_path, PLAIN, weights()), tmp_path, target=target)
     assert "TensorRT's builder failed: Error Code 1: Myelin (Tactic Selection: no tactics to implement" in said
-    assert said.endswith("; raise workspace_bytes of the target")
+    assert said.endswith("; raise workspace_mb of the target")
 
 
 @needs_tensorrt_rtx
 def test_an_unknown_precision_is_refused_with_the_choice(tmp_path: Path) -> None:
     graph = written(tmp_path, PLAIN, weights())
     assert refused(graph, tmp_path, "fp4") == (
-        "precision 'fp4' is unknown; choose from fp32, fp16, int8, int8+fp16, fp8"
+        "precision 'fp4' is unknown; choose from fp32, tf32, fp16, int8, int8+fp16, fp8"
     )
 
 

@@ -27,6 +27,7 @@ IProgressMonitor: TypeAlias = Any
 IReduceLayer: TypeAlias = Any
 IResizeLayer: TypeAlias = Any
 ITensor: TypeAlias = Any
+ITimingCache: TypeAlias = Any
 IUnaryLayer: TypeAlias = Any
 OnnxParser: TypeAlias = Any
 ParserError: TypeAlias = Any

@@ -21,9 +21,10 @@ from engines.tensorrt.api import (
 )
 from engines.tensorrt.layers import HEADING, UnreadableLayers, product_nodes, realized_layers
 from engines.tensorrt.log import Recorder, captured_stderr, readable, recording
-from engines.tensorrt.module import name_compute_capabilities
-from engines.tensorrt.profile import BATCH, add_profile
+from engines.tensorrt.profile import add_profiles
 from engines.tensorrt.progress import progress_monitor
+from engines.tensorrt.settings import configure
+from engines.tensorrt.timing_cache import keep_timing_cache, take_timing_cache
 
 # File descriptor 2 and TensorRT's logger belong to the process.
 _ONE_BUILD_AT_A_TIME = threading.Lock()
@@ -52,7 +53,7 @@ ADVICE = (
     (re.compile(r"Non-zero zero point"), "calibrate for the family of this runtime: signed, symmetric, zero-point 0"),
     (re.compile(r"Failed to import initializer"), "weights in a file of their own must lie beside the graph"),
     (re.compile(r"kOPT values for profile"), "choose other opt sizes for the batch and axes of the target"),
-    (re.compile(r"within workspace limit"), "raise workspace_bytes of the target"),
+    (re.compile(r"within workspace limit"), "raise workspace_mb of the target"),
     (re.compile(r"for Turing \(SM75\): FP32"), "take 7.5 out of compute_capabilities, or give it a graph in FP16"),
 )
 
@@ -77,13 +78,19 @@ def compile_graph(trt: Module, graph: Path, precision: str, target: Target, on_s
         # The weights that it reads belong to the parser: it lives as long as the network.
         parser: OnnxParser = trt.OnnxParser(network, logger)
         _parse(parser, network, graph, recorder)
-        config: IBuilderConfig
-        config, settings = _configured(trt, builder, network, graph, precision, target)
+        config: IBuilderConfig = builder.create_builder_config()
+        settings = configure(trt, builder, config, graph, precision, target)
+        settings["profiles"] = add_profiles(builder, network, config, graph, target)
+        timing_cache = target.builder.timing_cache
+        if timing_cache is not None:
+            take_timing_cache(trt, config, Path(timing_cache), target.builder.reproducible)
         config.progress_monitor = progress_monitor(trt, on_step, recorder)
         with captured_stderr() as past_the_logger:
             plan: IHostMemory = builder.build_serialized_network(network, config)
         _require_success(plan, graph, recorder, past_the_logger)
         _require_sizes_taken(graph, recorder)
+        if timing_cache is not None and not target.builder.reproducible:
+            keep_timing_cache(config, Path(timing_cache))
         layers = _evidence(trt, network, graph, recorder)
         log = (*(readable(line) for line in recorder.warnings()), *past_the_logger)
         return Compiled(bytes(plan), layers, settings, log)
@@ -119,45 +126,6 @@ def _complaint(error: ParserError) -> str:
         return said
     node = repr(error.node_name()) if error.node_name() else f"number {error.node()}"
     return f"node {node} ({error.node_operator()}): {said}"
-
-
-def _configured(
-    trt: Module, builder: Builder, network: INetworkDefinition, graph: Path, precision: str, target: Target
-) -> tuple[IBuilderConfig, dict[str, Any]]:
-    """The builder's settings, and what they read as once set: a rejected flag is only logged."""
-    config: IBuilderConfig = builder.create_builder_config()
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    if precision == "fp32":
-        config.clear_flag(trt.BuilderFlag.TF32)
-    if target.workspace_bytes is not None:
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, target.workspace_bytes)
-    axes = add_profile(builder, network, config, graph, target)
-    settings = {
-        "precision": precision,
-        "strongly_typed": True,
-        "tf32": bool(config.get_flag(trt.BuilderFlag.TF32)),
-        "detailed": config.profiling_verbosity == trt.ProfilingVerbosity.DETAILED,
-        "workspace_bytes": int(config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE)),
-        "optimization_level": int(config.builder_optimization_level),
-        "compute_capabilities": name_compute_capabilities(trt, config, target.compute_capabilities),
-        "batch": axes.get(BATCH),
-        "axes": {name: sizes for name, sizes in axes.items() if name != BATCH},
-    }
-    _require_taken(settings, graph, target)
-    return config, settings
-
-
-def _require_taken(settings: dict[str, Any], graph: Path, target: Target) -> None:
-    wanted: dict[str, Any] = {"detailed": True}
-    if settings["precision"] == "fp32":
-        wanted["tf32"] = False
-    if target.workspace_bytes is not None:
-        wanted["workspace_bytes"] = target.workspace_bytes
-    refused = [
-        f"{name} reads {settings[name]}, not {value}" for name, value in wanted.items() if settings[name] != value
-    ]
-    if refused:
-        raise BuildFailed(f"{graph}: the builder did not take its settings: {', '.join(refused)}")
 
 
 def _require_success(plan: IHostMemory, graph: Path, recorder: Recorder, past_the_logger: list[str]) -> None:

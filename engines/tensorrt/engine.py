@@ -23,11 +23,8 @@ from engines.base import (
 from engines.files import replacing
 from engines.tensorrt.build import compile_graph
 from engines.tensorrt.module import RuntimeModule, known_compute_capabilities
+from engines.tensorrt.refusals import multiplies_fp8, what_rtx_refuses, what_tensorrt_refuses
 from engines.tensorrt.session import open_session
-
-TURING = "7.5"
-FP8_CAPABILITY = (8, 9)
-"""Ada: the first GPUs that multiply FP8."""
 
 
 class TensorRTEngine(Engine):
@@ -99,12 +96,18 @@ class TensorRT(TensorRTEngine):
         install="a Jetson has it from JetPack; elsewhere pip install 'edgestill[tensorrt]' from NVIDIA's package index",
     )
 
+    def family_of(self, target: Target) -> str:
+        return "tensorrt" if target.builder.dla_core is None else "tensorrt-dla"
+
+    def why_refused(self, target: Target) -> str | None:
+        return what_tensorrt_refuses(target, self.module.version())
+
     def _missing(self) -> str | None:
         return self.module.why_missing() or cuda.why_no_gpu()
 
     def _built_elsewhere(self, target: Target) -> str | None:
         here = cuda.compute_capability()
-        if "fp8" in target.precisions and here is not None and tuple(map(int, here.split("."))) < FP8_CAPABILITY:
+        if "fp8" in target.precisions and here is not None and not multiplies_fp8(here):
             return (
                 f"the GPU here has compute capability {here}, and FP8 begins with 8.9; take 'fp8' out of its precisions"
             )
@@ -131,8 +134,8 @@ class TensorRTRTX(TensorRTEngine):
         return self.module.why_missing()
 
     def why_refused(self, target: Target) -> str | None:
-        if self._missing() is not None:
-            return None
+        if (refused := what_rtx_refuses(target)) is not None or self._missing() is not None:
+            return refused
         known = known_compute_capabilities(self.module.load())
         unknown = [capability for capability in target.compute_capabilities if capability not in known]
         if unknown:
@@ -140,22 +143,7 @@ class TensorRTRTX(TensorRTEngine):
                 f"TensorRT-RTX {self.module.version()} does not build for compute capability {', '.join(unknown)}; "
                 f"choose from {', '.join(known)}, or name none for a portable engine"
             )
-        if TURING in target.compute_capabilities and "fp32" in target.precisions:
-            return (
-                f"compute capability {TURING} takes no fp32 with TensorRT-RTX, whose FP32 products need 8.0 or newer; "
-                f"take 'fp32' out of its precisions, or {TURING} out of its compute_capabilities"
-            )
-        return _fp8_refused(target)
-
-
-def _fp8_refused(target: Target) -> str | None:
-    if "fp8" not in target.precisions:
         return None
-    older = [each for each in target.compute_capabilities if tuple(map(int, each.split("."))) < FP8_CAPABILITY]
-    if target.compute_capabilities and not older:
-        return None
-    asked = f"compute capability {', '.join(older)} has" if older else "a portable engine would run on GPUs that have"
-    return f"{asked} no FP8, which begins with 8.9; name newer ones in compute_capabilities, or take 'fp8' out"
 
 
 def _built_for_others(target: Target) -> str | None:

@@ -1,4 +1,4 @@
-"""The optimization profile of a network: which sizes of its dynamic axes an engine takes."""
+"""The optimization profiles of a network: which sizes of its dynamic axes an engine takes."""
 
 from __future__ import annotations
 
@@ -6,38 +6,49 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from engines.base import AxisProfile, BuildFailed, Target
+from engines.base import BATCH, AxisProfile, BuildFailed, Target
 from engines.tensorrt.api import Builder, IBuilderConfig, INetworkDefinition, IOptimizationProfile, ITensor
-
-BATCH = "batch"
 
 Sizes = Mapping[str, dict[str, int]]
 """min, opt and max by the name of the axis."""
 
 
-def add_profile(
+def add_profiles(
     builder: Builder, network: INetworkDefinition, config: IBuilderConfig, graph: Path, target: Target
-) -> Sizes:
-    """One profile for all dynamic inputs, and what it holds; empty where none is dynamic. Raises BuildFailed."""
+) -> tuple[Sizes, ...]:
+    """The target's profiles, each for all dynamic inputs, and what they hold; none where no input is dynamic.
+
+    Raises BuildFailed.
+    """
     inputs: list[ITensor] = [network.get_input(index) for index in range(network.num_inputs)]
     dynamic: list[ITensor] = [tensor for tensor in inputs if -1 in _dims(tensor)]
     # TensorRT keeps the names that dimensions have in the ONNX file, and takes those of one name for equal.
     names = {tensor.name: _axes(tensor, target, graph) for tensor in dynamic}
-    sizes = _sizes({name for axes in names.values() for name in axes.values()}, target, graph)
-    if not dynamic:
-        return sizes
+    found = {name for axes in names.values() for name in axes.values()}
+    _require_known(found, target, graph)
+    profiles = tuple(_sizes(found, profile, graph) for profile in target.profiles) if dynamic else ()
+    for sizes in profiles:
+        _add(builder, config, {tensor.name: _dims(tensor) for tensor in dynamic}, names, sizes, graph)
+    return profiles
+
+
+def _add(
+    builder: Builder,
+    config: IBuilderConfig,
+    shapes: Mapping[str, tuple[int, ...]],
+    names: Mapping[str, dict[int, str]],
+    sizes: Sizes,
+    graph: Path,
+) -> None:
     profile: IOptimizationProfile = builder.create_optimization_profile()
-    for tensor in dynamic:
-        shapes = {
-            bound: tuple(
-                sizes[names[tensor.name][at]][bound] if size == -1 else size for at, size in enumerate(_dims(tensor))
-            )
+    for tensor, dims in shapes.items():
+        bounds = {
+            bound: tuple(sizes[names[tensor][at]][bound] if size == -1 else size for at, size in enumerate(dims))
             for bound in ("min", "opt", "max")
         }
-        profile.set_shape(tensor.name, min=shapes["min"], opt=shapes["opt"], max=shapes["max"])
+        profile.set_shape(tensor, min=bounds["min"], opt=bounds["opt"], max=bounds["max"])
     if not profile or config.add_optimization_profile(profile) < 0:
         raise BuildFailed(f"{graph}: TensorRT refuses the sizes {dict(sizes)} of its axes; choose others")
-    return sizes
 
 
 def _axes(tensor: ITensor, target: Target, graph: Path) -> dict[int, str]:
@@ -60,17 +71,21 @@ def _axes(tensor: ITensor, target: Target, graph: Path) -> dict[int, str]:
     return {at: str(name) for at, name in named.items()}
 
 
-def _sizes(found: set[str], target: Target, graph: Path) -> Sizes:
-    """Of the axes that are dynamic in the graph; a profile for another one is a mistake."""
+def _require_known(found: set[str], target: Target, graph: Path) -> None:
+    """Sizes for every dynamic axis, and for none beside: a profile for another one is a mistake."""
     there = f"its dynamic axes are {', '.join(sorted(found))}" if found else "it has no dynamic axis"
-    if unused := [name for name in target.axes if name not in found]:
+    asked = [*target.axes, *(name for profile in target.more_profiles for name in profile)]
+    if unused := [name for name in asked if name not in found]:
         raise BuildFailed(f"{graph}: target {target.name!r} has sizes for axis {unused[0]!r}, and {there}; take it out")
     if missing := sorted(found - set(target.axes) - {BATCH}):
         raise BuildFailed(
             f"{graph}: axis {missing[0]!r} is dynamic and target {target.name!r} does not say its sizes; add "
             f"{missing[0]} = {{ min = …, opt = …, max = … }} to the target's axes, or fix it when exporting"
         )
-    return {name: _checked(name, target.axes.get(name, target.batch), graph) for name in sorted(found)}
+
+
+def _sizes(found: set[str], profile: Mapping[str, AxisProfile], graph: Path) -> Sizes:
+    return {name: _checked(name, profile[name], graph) for name in sorted(found)}
 
 
 def _checked(name: str, profile: AxisProfile, graph: Path) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""`build` and `doctor`: the commands of engines and of the machines that they run on."""
+"""`build`, `targets` and `doctor`: the commands of engines and of the machines that they run on."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ app = typer.Typer()
 @app.command("build")
 def _build(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="A graph; its precision is in it.")],
-    target: Annotated[str, typer.Option(help="Runtime: onnxruntime, tensorrt-rtx or tensorrt.")],
-    precision: Annotated[str, typer.Option(help="What the graph is: fp32, fp16, int8, int8+fp16 or fp8.")] = "fp32",
+    target: Annotated[
+        str, typer.Option(help="A runtime (onnxruntime, tensorrt-rtx, tensorrt) or a device of edgestill targets.")
+    ],
+    precision: Annotated[
+        str, typer.Option(help="What the graph is: fp32, tf32, fp16, int8, int8+fp16 or fp8.")
+    ] = "fp32",
     compute_capability: Annotated[
         list[str] | None, typer.Option(help="Such as 8.6; may be repeated; none: portable.")
     ] = None,
@@ -38,6 +42,14 @@ def _build(
         model, target, precision, tuple(compute_capability or ()), batch, out, axes=tuple(axis or ())
     )
     finished(lambda cancellation: build(request, progress_of(quiet), cancellation), as_json)
+
+
+@app.command("targets")
+def _targets(as_json: Json_ = False) -> None:
+    """List the devices that a target may name, and what this machine can do for each."""
+    from pipeline.commands.targets import targets
+
+    finished(lambda _: targets(), as_json)
 
 
 @app.command("doctor")

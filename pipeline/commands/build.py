@@ -12,13 +12,16 @@ from pydantic import ValidationError
 from engines import ENGINES
 from engines.audit import summarize
 from engines.base import QUANTIZED_PRECISIONS, BuiltEngine
+from engines.presets import PRESETS
 from pipeline import atomic
-from pipeline.building import TargetSettings, audit_record, built_engine, engine_line
+from pipeline.building import audit_record, built_engine, engine_line
 from pipeline.cancellation import Cancellation
 from pipeline.errors import MachineLacks, RecipeError
 from pipeline.mistakes import explained
+from pipeline.names import unknown
 from pipeline.outcome import Outcome
 from pipeline.progress import Progress
+from pipeline.target_settings import TargetSettings, with_preset
 from pipeline.workspace import disk_errors_explained
 
 if TYPE_CHECKING:
@@ -30,7 +33,8 @@ class BuildRequest:
     """What the command line asked for."""
 
     model: Path
-    runtime: str
+    target: str
+    """A runtime, or a preset."""
     precision: str
     compute_capabilities: tuple[str, ...]
     batch: str | None
@@ -45,13 +49,13 @@ def build(request: BuildRequest, progress: Progress, cancellation: Cancellation)
     settings = _settings(request)
     if not request.model.is_file():
         raise RecipeError(f"{request.model}: there is no such file")
-    engine, target = ENGINES[settings.runtime], settings.target(settings.runtime, threads=1)
+    engine, target = ENGINES[settings.runtime], settings.target(request.target, threads=1)
     if (mistake := engine.why_refused(target)) is not None:
         raise RecipeError(mistake)
     if (why := engine.why_not_build(target)) is not None:
         raise MachineLacks(why)
-    # The runtime's name keeps an optimized graph apart from the graph it came from.
-    suffix = f".{request.runtime}{engine.suffix}"
+    # The target's name keeps an optimized graph apart from the graph it came from.
+    suffix = f".{request.target}{engine.suffix}"
     to = request.out or request.model.with_suffix(suffix)
     if to.is_dir():
         raise RecipeError(f"{to}: is a folder; name the engine's file with --out")
@@ -75,17 +79,20 @@ def build(request: BuildRequest, progress: Progress, cancellation: Cancellation)
 
 
 def _settings(request: BuildRequest) -> TargetSettings:
+    if request.target not in (*ENGINES, *PRESETS):
+        raise RecipeError(f"--target {request.target}: {unknown('target', request.target, (*ENGINES, *PRESETS))}")
     settings: dict[str, Any] = {
-        "runtime": request.runtime,
+        ("runtime" if request.target in ENGINES else "preset"): request.target,
         "precisions": (request.precision,),
-        "compute_capabilities": request.compute_capabilities,
     }
+    if request.compute_capabilities:
+        settings["compute_capabilities"] = request.compute_capabilities
     if request.batch is not None:
         settings["batch"] = _sizes(f"--batch {request.batch}", request.batch)
     if request.axes:
         settings["axes"] = _axes(request.axes)
     try:
-        return TargetSettings.model_validate(settings)
+        return TargetSettings.model_validate(with_preset(settings))
     except ValidationError as error:
         raise RecipeError("\n".join(explained(error, "", TargetSettings))) from error
 
@@ -111,7 +118,7 @@ def _sizes(asked: str, text: str) -> dict[str, int]:
 
 def _show(console: Console, request: BuildRequest, built: BuiltEngine, audit: Path) -> None:
     found = summarize(built.layers)
-    console.print(engine_line(request.runtime, built), markup=False, soft_wrap=True)
+    console.print(engine_line(request.target, built), markup=False, soft_wrap=True)
     for line in built.log:
         console.print(f"  builder: {line}", markup=False, soft_wrap=True)
     if request.precision in QUANTIZED_PRECISIONS and found.float_products:

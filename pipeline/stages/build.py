@@ -10,17 +10,18 @@ from typing import Annotated, Any, ClassVar, final
 from pydantic import AfterValidator, Field, model_validator
 
 from engines import ENGINES
-from engines.base import QUANTIZED_PRECISIONS, BuiltEngine, Target
+from engines.base import FLOAT32_GRAPH, QUANTIZED_PRECISIONS, BuiltEngine, Target
 from engines.cuda import compute_capability, driver_version
 from pipeline import atomic
 from pipeline.artifact import Artifact, Artifacts, Engines, Graph, Graphs, Splits
-from pipeline.building import TargetSettings, audit_record, built_engine, engine_line, engine_record
+from pipeline.building import audit_record, built_engine, engine_line, engine_record, with_timing_cache_in
 from pipeline.context import Context
 from pipeline.errors import MachineLacks, NotAcceptable, RecipeError
 from pipeline.manifest import LOG, MANIFEST
 from pipeline.names import Name
 from pipeline.quantization import PLACEMENT
 from pipeline.stage import Stage
+from pipeline.target_settings import TargetSettings
 from pipeline.workspace import CHECKPOINTS
 
 ENGINES_FILE, AUDIT_FILE = "engines.json", "audit.json"
@@ -45,7 +46,7 @@ class Build(Stage):
     """`[build]`."""
 
     name: ClassVar[str] = "build"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     needs: ClassVar[tuple[type[Artifact], ...]] = (Splits, Graph, Graphs)
     makes: ClassVar[type[Artifact]] = Engines
     tools: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "tensorrt", "tensorrt_rtx")
@@ -63,10 +64,21 @@ class Build(Stage):
                 )
         return self
 
+    def files(self, recipe_folder: Path) -> Mapping[str, Path]:
+        """The timing caches that reproducible targets take every tactic from."""
+        names = {each.timing_cache for each in self.targets.values() if each.reproducible and each.timing_cache}
+        for name in sorted(names):
+            if not (recipe_folder / name).is_file():
+                raise RecipeError(
+                    f"timing_cache '{name}': there is no file {recipe_folder / name}, and a reproducible build takes "
+                    "every tactic from it; paths are relative to the recipe"
+                )
+        return {name: recipe_folder / name for name in names}
+
     def quantized_families(self) -> dict[str, str]:
         """Target -> placement family of the INT8 or FP8 graphs that it takes, where it asks for one."""
         return {
-            name: ENGINES[settings.runtime].family
+            name: ENGINES[settings.runtime].family_of(settings.target(name, 1))
             for name, settings in self.targets.items()
             if set(QUANTIZED_PRECISIONS) & set(settings.precisions)
         }
@@ -122,10 +134,12 @@ class Build(Stage):
 
 def _build(inputs: Artifacts, target: Target, precision: str, folder: Path, context: Context) -> BuiltEngine:
     engine = ENGINES[target.runtime]
-    graph = inputs[Graph].model if precision == "fp32" else inputs[Graphs].model(precision, engine.family)
-    missing = inputs[Graphs].json(PLACEMENT)["missing_graphs"]
+    quantized = inputs[Graphs]
+    graph = inputs[Graph].model if precision in FLOAT32_GRAPH else quantized.model(precision, engine.family_of(target))
+    missing = quantized.json(PLACEMENT)["missing_graphs"]
     if (why := missing.get(graph.name)) is not None:
         raise NotAcceptable(f"[build.targets.{target.name}] {why}; take '{precision}' out of precisions")
     to = folder / target.name / f"{precision}{engine.suffix}"
     to.parent.mkdir(exist_ok=True)
-    return built_engine(engine, graph, precision, target, to, context.progress, context.cancellation)
+    placed = with_timing_cache_in(target, context.recipe_folder)
+    return built_engine(engine, graph, precision, placed, to, context.progress, context.cancellation)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, final
 
 from pydantic import AfterValidator, Field, field_serializer, model_validator
 
+from engines.base import BATCH
 from pipeline import atomic
 from pipeline.artifact import Artifact, Artifacts, Splits
 from pipeline.context import Context
@@ -16,7 +17,7 @@ from pipeline.data import BuiltIn, Record, Source, Text, recorded_label
 from pipeline.data_checks import Examined, findings
 from pipeline.distillation.augment import Augment
 from pipeline.errors import DataRejected, RecipeError
-from pipeline.interface import BATCH, MASK
+from pipeline.interface import MASK
 from pipeline.names import checked_distinct
 from pipeline.preprocess import Preprocess
 from pipeline.reading import Reading

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt
 
+from engines.base import BATCH
 from pipeline import atomic
 from pipeline.artifact import Artifact, Artifacts, Graph, Splits, Student
 from pipeline.context import Context
@@ -17,7 +18,7 @@ from pipeline.data import open_dataset, read_interface
 from pipeline.distillation.trainer import set_up_torch
 from pipeline.errors import NotAcceptable, RecipeError
 from pipeline.exporter import exported, source_modules, strip_metadata
-from pipeline.interface import BATCH, Interface
+from pipeline.interface import Interface
 from pipeline.names import checked_distinct, unknown
 from pipeline.parity import ReferenceSession, Tolerance, require_parity
 from pipeline.parity_check import ParityCheck

@@ -1,0 +1,45 @@
+"""Measured tactics of earlier builds: TensorRT takes from the file what it would else time again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from engines.base import BuildFailed
+from engines.files import replacing
+from engines.tensorrt.api import IBuilderConfig, ITimingCache, Module
+
+
+def take_timing_cache(trt: Module, config: IBuilderConfig, file: Path, must_exist: bool) -> None:
+    """Gives the builder what the file holds, or an empty cache where there is none yet.
+
+    Raises BuildFailed where the file cannot be read, is missing though it must exist, or is of another device or
+    version: TensorRT would time everything again, without a word.
+    """
+    if must_exist and not file.is_file():
+        raise BuildFailed(
+            f"{file}: there is no such timing cache, and a reproducible build takes every tactic from it; "
+            "build once without 'reproducible' on the device"
+        )
+    cache: ITimingCache = config.create_timing_cache(_bytes(file))
+    if not cache or not config.set_timing_cache(cache, False):
+        raise BuildFailed(
+            f"{file}: {trt.__name__} {trt.__version__} does not take this timing cache: it is damaged, or of another "
+            "device or version; name another file, one for each device and version"
+        )
+
+
+def keep_timing_cache(config: IBuilderConfig, file: Path) -> None:
+    """Writes what the builder has timed, merged with what another build has written meanwhile."""
+    timed: ITimingCache = config.get_timing_cache()
+    merged: ITimingCache = config.create_timing_cache(_bytes(file))
+    merged.combine(timed, False)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(file) as partial:
+        partial.write_bytes(bytes(merged.serialize()))
+
+
+def _bytes(file: Path) -> bytes:
+    try:
+        return file.read_bytes() if file.exists() else b""
+    except OSError as error:
+        raise BuildFailed(f"{file}: the timing cache cannot be read ({error.strerror})") from error

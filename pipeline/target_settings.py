@@ -1,0 +1,243 @@
+"""`[build.targets.<name>]`: what a target may ask for, and what of it contradicts itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+
+from engines import ENGINES, PRECISIONS
+from engines.base import BATCH, AxisProfile, Target
+from engines.builder_options import HARDWARE_COMPATIBILITY, BuilderOptions
+from engines.presets import PRESETS
+from pipeline.names import checked_distinct, unknown
+
+
+class Profile(BaseModel):
+    """Batch sizes of an engine of dynamic batch."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min: PositiveInt = 1
+    opt: PositiveInt = 8
+    max: PositiveInt = 64
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Profile:
+        _require_rising(self.min, self.opt, self.max)
+        return self
+
+
+class AxisSizes(BaseModel):
+    """Sizes of another dynamic axis: no default would fit every network."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min: PositiveInt
+    opt: PositiveInt
+    max: PositiveInt
+
+    @model_validator(mode="after")
+    def _ordered(self) -> AxisSizes:
+        _require_rising(self.min, self.opt, self.max)
+        return self
+
+
+def _require_rising(least: int, tuned: int, most: int) -> None:
+    if not least <= tuned <= most:
+        raise ValueError(f"min {least}, opt {tuned}, max {most} must rise in this order")
+
+
+def _checked_axes(axes: Mapping[str, AxisSizes]) -> Mapping[str, AxisSizes]:
+    if BATCH in axes:
+        raise ValueError(f"the sizes of '{BATCH}' have a key of their own: {BATCH} = {{ min = …, opt = …, max = … }}")
+    return axes
+
+
+def _checked_capability(value: str) -> str:
+    if not re.fullmatch(r"[0-9]{1,2}\.[0-9]", value):
+        raise ValueError(f"'{value}' is no compute capability; write it with its point, such as 8.6 or 12.0")
+    return value
+
+
+Capability = Annotated[str, AfterValidator(_checked_capability)]
+
+
+class TargetSettings(BaseModel):
+    """`[build.targets.<name>]`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    preset: str | None = None
+    """A device by name, whose settings hold where nothing else is said; `edgestill targets` lists them."""
+    runtime: str
+    precisions: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(checked_distinct)] = ("fp32",)
+    compute_capabilities: Annotated[tuple[Capability, ...], AfterValidator(checked_distinct)] = ()
+    """Such as `8.6`; empty: portable (tensorrt-rtx) or the GPU at hand (tensorrt)."""
+    batch: Profile = Profile()
+    axes: Annotated[Mapping[str, AxisSizes], AfterValidator(_checked_axes)] = {}
+    """Of the dynamic axes other than the batch, by name."""
+    profiles: tuple[Mapping[str, AxisSizes], ...] = ()
+    """More of them: each names the axes, `batch` among them, whose sizes differ from `batch` and `axes`."""
+    opset: Annotated[int, Field(ge=13, le=25)] | None = None
+    """The newest that the device's runtime reads."""
+    workspace_mb: PositiveInt | None = None
+    """Scratch memory that a TensorRT engine may take, in MiB."""
+    optimization_level: Annotated[int, Field(ge=0, le=5)] | None = None
+    hardware_compatibility: str = "none"
+    version_compatible: bool = False
+    strip_weights: bool = False
+    refit: bool = False
+    dla_core: Annotated[int, Field(ge=0)] | None = None
+    gpu_fallback: bool = False
+    timing_cache: str | None = None
+    reproducible: bool = False
+    optional: bool = False
+    """Where this machine cannot build it, the report says why instead of the run stopping."""
+
+    @field_validator("preset")
+    @classmethod
+    def _known_preset(cls, value: str | None) -> str | None:
+        if value is not None and value not in PRESETS:
+            raise ValueError(unknown("preset", value, PRESETS))
+        return value
+
+    @field_validator("runtime")
+    @classmethod
+    def _known_runtime(cls, value: str) -> str:
+        if value not in ENGINES:
+            raise ValueError(unknown("runtime", value, ENGINES))
+        return value
+
+    @field_validator("precisions")
+    @classmethod
+    def _known_precisions(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for precision in value:
+            if precision not in PRECISIONS:
+                raise ValueError(unknown("precision", precision, PRECISIONS))
+        return value
+
+    @field_validator("hardware_compatibility")
+    @classmethod
+    def _known_level(cls, value: str) -> str:
+        if value not in HARDWARE_COMPATIBILITY:
+            raise ValueError(unknown("hardware_compatibility", value, HARDWARE_COMPATIBILITY))
+        return value
+
+    @model_validator(mode="after")
+    def _runtime_takes_it(self) -> TargetSettings:
+        engine = ENGINES[self.runtime]
+        for precision in self.precisions:
+            if precision in engine.never_builds:
+                raise ValueError(f"{engine.never_builds[precision]}; take '{precision}' out of precisions")
+        # A profile has a default, so its value does not tell whether it was asked for.
+        fields = type(self).model_fields
+        asked = [
+            key
+            for key in _FOR_GPU
+            if key in self.model_fields_set and (key == BATCH or getattr(self, key) != fields[key].default)
+        ]
+        if asked and not engine.for_gpu:
+            raise ValueError(f"{asked[0]} is for GPUs, {self.runtime} runs on a CPU; take it out")
+        if self.profiles and len({frozenset(profile.items()) for profile in self.profiles}) < len(self.profiles):
+            raise ValueError("profiles holds one twice; give each once")
+        return self
+
+    def takes_batch(self, size: int) -> bool:
+        """Whether its engines run a batch of this size."""
+        if not ENGINES[self.runtime].for_gpu:
+            return True
+        batches: list[Profile | AxisSizes] = [self.batch]
+        batches += [profile[BATCH] for profile in self.profiles if BATCH in profile]
+        return any(batch.min <= size <= batch.max for batch in batches)
+
+    def target(self, name: str, threads: int) -> Target:
+        """What the engine is told."""
+        return Target(
+            name=name,
+            runtime=self.runtime,
+            precisions=self.precisions,
+            compute_capabilities=self.compute_capabilities,
+            batch=_axis_profile(self.batch),
+            axes={name: _axis_profile(sizes) for name, sizes in self.axes.items()},
+            more_profiles=tuple(
+                {name: _axis_profile(sizes) for name, sizes in profile.items()} for profile in self.profiles
+            ),
+            opset=self.opset,
+            builder=self._builder_options(),
+            threads=threads,
+            optional=self.optional,
+        )
+
+    def _builder_options(self) -> BuilderOptions:
+        return BuilderOptions(
+            workspace_bytes=None if self.workspace_mb is None else self.workspace_mb << 20,
+            optimization_level=self.optimization_level,
+            version_compatible=self.version_compatible,
+            hardware_compatibility=self.hardware_compatibility,
+            strip_weights=self.strip_weights,
+            refit=self.refit,
+            dla_core=self.dla_core,
+            gpu_fallback=self.gpu_fallback,
+            timing_cache=self.timing_cache,
+            reproducible=self.reproducible,
+        )
+
+
+_FOR_GPU = tuple(
+    name for name in TargetSettings.model_fields if name not in ("preset", "runtime", "precisions", "opset", "optional")
+)
+"""What only TensorRT obeys."""
+
+
+def with_presets(section: Any) -> Any:
+    """`[build]` as read from TOML, each target completed by its preset; what is wrong in it stays as it is."""
+    if not isinstance(section, Mapping) or not isinstance(section.get("targets"), Mapping):
+        return section
+    return {**section, "targets": {name: with_preset(each) for name, each in section["targets"].items()}}
+
+
+def with_preset(target: Any) -> Any:
+    """One target: what the preset says, where the target itself does not."""
+    if not isinstance(target, Mapping) or target.get("preset") not in PRESETS:
+        return target
+    return {**_of_preset(target["preset"]), **target}
+
+
+def _of_preset(name: str) -> dict[str, Any]:
+    preset = PRESETS[name]
+    options = {option: getattr(preset.builder, option) for option in preset.builder.asked()}
+    found: dict[str, Any] = {"runtime": preset.runtime, "precisions": preset.precisions, **options}
+    if preset.compute_capabilities:
+        found["compute_capabilities"] = preset.compute_capabilities
+    if preset.opset is not None:
+        found["opset"] = preset.opset
+    return found
+
+
+def _axis_profile(sizes: Profile | AxisSizes) -> AxisProfile:
+    return AxisProfile(sizes.min, sizes.opt, sizes.max)
+
+
+def missing_profiles(settings: TargetSettings, dynamic: Iterable[str]) -> list[str]:
+    """What a target must still say, given the dynamic axes of the export: a sentence for each axis without sizes."""
+    if not ENGINES[settings.runtime].for_gpu:
+        return []
+    return [
+        f"axis '{name}' is dynamic ([export] dynamic), and {settings.runtime} has to know its sizes: "
+        f"add axes.{name} = {{ min = …, opt = …, max = … }}"
+        for name in dynamic
+        if name != BATCH and name not in settings.axes
+    ]
+
+
+def unused_profiles(settings: TargetSettings, dynamic: Iterable[str]) -> list[str]:
+    """What a target says in vain, given the dynamic axes of the export: a sentence for each axis that is not one."""
+    axes = tuple(dynamic)
+    return [
+        f"axes.{name} is for an axis that [export] leaves fixed; take it out, or add '{name}' to [export] dynamic"
+        for name in dict.fromkeys((*settings.axes, *(each for profile in settings.profiles for each in profile)))
+        if name not in (BATCH, *axes)
+    ]
