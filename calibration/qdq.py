@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 import ml_dtypes
@@ -18,6 +19,7 @@ from calibration.method import Range
 from calibration.names import FreshNames
 from calibration.placement import Activation, Placement, Weight
 from calibration.ranges import Ranges
+from calibration.rounding import Roundings
 from calibration.scale import LEAST_SCALE, scale_from_amax, stored_scale
 from calibration.weights import WeightMethod, weight_scales
 
@@ -42,18 +44,20 @@ def quantize(
     placement: Placement,
     number: Literal["int8", "fp8"] = "int8",
     weights: WeightMethod = "max",
+    roundings: Roundings = MappingProxyType({}),
 ) -> ModelProto:
     """The prepared model with Q/DQ pairs where the placement wants them; inputs and outputs stay float32.
 
-    `weights` is for INT8; FP8 takes `max`, since what would saturate costs it no finer step.
+    `weights` and `roundings` are for INT8: FP8 takes `max`, since what would saturate costs it no finer step, and the
+    nearest numbers. A weight without a rounding of its own goes to the nearest integers.
     Raises GraphRefused where the placement holds nothing, CalibrationError where a tensor has no range.
     """
     if not placement.weights and not placement.activations:
         raise GraphRefused(f"family {placement.family!r} finds nothing to quantize: {_refusals(placement)}")
     family = FAMILY[placement.family]
     if number == "fp8":
-        return _Rewriter(model, ranges, placement, in_fp8(family), "max").rewritten()
-    return _Rewriter(model, ranges, placement, family, weights).rewritten()
+        return _Rewriter(model, ranges, placement, in_fp8(family), "max", {}).rewritten()
+    return _Rewriter(model, ranges, placement, family, weights, roundings).rewritten()
 
 
 def activation_grid(measured: Range, family: Family) -> Grid:
@@ -81,12 +85,19 @@ class _Rewriter:
     """Builds the quantized copy of one model."""
 
     def __init__(
-        self, model: ModelProto, ranges: Ranges, placement: Placement, family: Family, weights: WeightMethod
+        self,
+        model: ModelProto,
+        ranges: Ranges,
+        placement: Placement,
+        family: Family,
+        weights: WeightMethod,
+        roundings: Roundings,
     ) -> None:
         self._model = model
         self._graph = Graph(model)
         self._family = family
         self._weight_method = weights
+        self._roundings = roundings
         self._placement = placement
         self._grids = {a.tensor: self._grid(a, ranges) for a in placement.activations}
         self._new_initializers: list[TensorProto] = []
@@ -145,7 +156,7 @@ class _Rewriter:
             self._dequantized(weight.bias, integers32, bias_scales, 0, (weight.node, 2))
 
     def _stored(self, values: NDArray[np.float32], scales: NDArray[np.float32], weight: Weight) -> NDArray[np.generic]:
-        """The weight in the family's numbers, rounded to nearest even."""
+        """The weight in the family's numbers, rounded to nearest even where nothing better is known."""
         shape = [-1 if i == weight.axis else 1 for i in range(values.ndim)]
         scaled = values / (scales.reshape(shape) if scales.ndim else scales)
         limit = self._family.weight_limit
@@ -153,7 +164,8 @@ class _Rewriter:
             floats: NDArray[np.generic] = np.clip(scaled, -limit, limit).astype(ml_dtypes.float8_e4m3fn)
             return floats
         integers: NDArray[np.generic] = np.clip(np.rint(scaled), -limit, limit).astype(np.int8)
-        return integers
+        rounded = self._roundings.get(weight.tensor)
+        return integers if rounded is None else rounded.over(integers, scales, weight.axis)
 
     def _keep_float_weights(self) -> None:
         """What stays in float reads an 8-bit input through a DQ of equal scales per channel.

@@ -96,7 +96,10 @@ def _subject(result: Quantized, family: str, layers: tuple[Layer, ...]) -> Subje
 
     def quantized(spared: Mapping[str, str]) -> tuple[Placement, onnx.ModelProto]:
         placement = place(result.measured, resolved_family(family), spared)
-        return placement, quantize(result.measured, result.ranges, placement, weights=result.weights)
+        roundings = result.roundings.get(family, {})
+        return placement, quantize(
+            result.measured, result.ranges, placement, weights=result.weights, roundings=roundings
+        )
 
     as_calibrated = result.placements[family], result.int8[family]
     return Subject(family, result.measured, result.ranges, result.sketches, layers, quantized, as_calibrated)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from calibration.placement import Placement
     from calibration.ranges import Ranges
+    from calibration.rounding import Roundings
     from calibration.statistics import Sketches
     from calibration.weights import WeightMethod
 
@@ -61,6 +62,8 @@ class Quantized:
     """What each repair brought, kept or not."""
     weights: WeightMethod = "max"
     """What the scale of a weight's output channel comes from."""
+    roundings: Mapping[str, Roundings] = field(default_factory=dict)
+    """By family, where they were kept: its weights' integers."""
 
     def graphs(self) -> dict[str, onnx.ModelProto]:
         """What there is to build, by file name."""
@@ -132,17 +135,23 @@ def _quantized(
 
     placements = {family: place(model, resolved_family(family)) for family in settings.families}
     ranges = _ranges(model, sketches, list(placements.values()), data, settings)
-    models, int8 = dict.fromkeys(placements, model), {}
-    for family, placement in placements.items():
-        int8[family] = quantize(model, ranges, placement, weights=settings.weights)
-        if repairs and "bias" in settings.repair:
-            models[family], int8[family] = repairs.bias_corrected(model, ranges, family, placement, int8[family])
+    models = dict.fromkeys(placements, model)
+    roundings: dict[str, Roundings] = {}
+    int8 = {family: quantize(model, ranges, each, weights=settings.weights) for family, each in placements.items()}
+    if repairs and "rounding" in settings.repair:
+        roundings, better = repairs.rounded(model, ranges, placements, int8)
+        int8 |= better
+    if repairs and "bias" in settings.repair:
+        for family, placement in placements.items():
+            models[family], int8[family] = repairs.bias_corrected(
+                model, ranges, family, placement, int8[family], roundings.get(family, {})
+            )
     # Half precision must hold every value that was seen, whatever the INT8 method cuts off.
     extremes = ranges_from_sketches(sketches, "minmax")
     float16 = _float16(model, extremes)
     beside = _beside_float16(model, models, ranges, extremes, placements, int8)
     trials = tuple(repairs.trials) if repairs else ()
-    return Quantized(sketches, ranges, int8, float16, placements, model, beside, trials, settings.weights)
+    return Quantized(sketches, ranges, int8, float16, placements, model, beside, trials, settings.weights, roundings)
 
 
 def _ranges(

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 BEST = "best"
 """In place of a method's name: of each tensor the one that does the least harm where it is read."""
-Repair = Literal["equalize", "bias"]
+Repair = Literal["equalize", "rounding", "bias"]
 REPAIRS: tuple[Repair, ...] = get_args(Repair)
 """In the order in which they are tried."""
-DEFAULT_REPAIR: tuple[Repair, ...] = ("bias",)
-"""It costs a few forward passes over a few samples; equalization may cost a second calibration pass."""
+DEFAULT_REPAIR: tuple[Repair, ...] = ("rounding", "bias")
+"""They cost a few forward passes over a few samples; equalization may cost a second calibration pass."""
 
 
 @dataclass(frozen=True)

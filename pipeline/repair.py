@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from calibration.placement import Placement
     from calibration.quality import Quality
     from calibration.ranges import Ranges
-    from calibration.weights import WeightMethod
+    from calibration.rounding import Roundings
 
 HELD_SAMPLES = 64
 """What a repair looks at, whatever the calibration holds: half of it makes the repair, the other half judges it."""
@@ -89,19 +89,52 @@ class Repairs:
         self.trials += [Trial("equalize", family, before[family], after[family], kept) for family in before]
         return found if kept else None
 
+    def rounded(
+        self,
+        model: ModelProto,
+        ranges: Ranges,
+        placements: Mapping[str, Placement],
+        nearest: Mapping[str, ModelProto],
+    ) -> tuple[dict[str, Roundings], dict[str, ModelProto]]:
+        """Weights rounded with what they are multiplied with in view, and their graphs, of the families that gain.
+
+        `nearest` are the graphs whose weights were each rounded to the nearest integer.
+        """
+        from calibration.qdq import quantize
+        from calibration.rounding import roundings_of
+
+        method, threads = self._settings.weights, self._settings.threads
+        found = roundings_of(model, placements, self._made_from, threads, method)
+        kept: dict[str, ModelProto] = {}
+        for family, placement in placements.items():
+            graph = quantize(model, ranges, placement, weights=method, roundings=found[family])
+            if self._gains("rounding", family, nearest[family], graph):
+                kept[family] = graph
+        return {family: found[family] for family in kept}, kept
+
     def bias_corrected(
-        self, model: ModelProto, ranges: Ranges, family: str, placement: Placement, quantized: ModelProto
+        self,
+        model: ModelProto,
+        ranges: Ranges,
+        family: str,
+        placement: Placement,
+        quantized: ModelProto,
+        roundings: Roundings,
     ) -> tuple[ModelProto, ModelProto]:
         """The model with corrected biases and its quantized graph, where that brings something; else both as given."""
         from calibration.bias_correction import bias_corrected
 
         nodes = [weight.node for weight in placement.weights]
         corrected = bias_corrected(model, quantized, nodes, self._made_from, self._settings.threads)
-        found = _quantized(corrected, ranges, family, self._settings.weights)
-        before, after = self._reference.quality_of(quantized), self._reference.quality_of(found)
-        kept = after.sqnr_db - before.sqnr_db >= LEAST_GAIN_DB
-        self.trials.append(Trial("bias", family, before, after, kept))
-        return (corrected, found) if kept else (model, quantized)
+        found = self._quantized(corrected, ranges, family, roundings)
+        return (corrected, found) if self._gains("bias", family, quantized, found) else (model, quantized)
+
+    def _gains(self, repair: str, family: str, before: ModelProto, after: ModelProto) -> bool:
+        """Whether the second graph is nearer to the float one, which is noted."""
+        found, repaired = self._reference.quality_of(before), self._reference.quality_of(after)
+        kept = repaired.sqnr_db - found.sqnr_db >= LEAST_GAIN_DB
+        self.trials.append(Trial(repair, family, found, repaired, kept))
+        return kept
 
     def _by_family(self, model: ModelProto) -> Mapping[str, Quality]:
         """With ranges from the held samples: a whole pass is for the graph that is kept."""
@@ -112,16 +145,16 @@ class Repairs:
         method = self._settings.method if self._settings.method != BEST else "mse"
         ranges = ranges_from_sketches(sketches, method)
         return {
-            family: self._reference.quality_of(_quantized(model, ranges, family, self._settings.weights))
+            family: self._reference.quality_of(self._quantized(model, ranges, family, {}))
             for family in self._settings.families
         }
 
+    def _quantized(self, model: ModelProto, ranges: Ranges, family: str, roundings: Roundings) -> ModelProto:
+        from calibration.placement import place
+        from calibration.qdq import quantize
 
-def _quantized(model: ModelProto, ranges: Ranges, family: str, weights: WeightMethod) -> ModelProto:
-    from calibration.placement import place
-    from calibration.qdq import quantize
-
-    return quantize(model, ranges, place(model, resolved_family(family)), weights=weights)
+        placement = place(model, resolved_family(family))
+        return quantize(model, ranges, placement, weights=self._settings.weights, roundings=roundings)
 
 
 def _halves(batches: list[Batch]) -> tuple[list[Batch], list[Batch]]:

@@ -77,7 +77,7 @@ def _quantize(
     weights: Annotated[str, typer.Option(help="Their scales: max, or mse (least squared error).")] = "max",
     repair: Annotated[
         list[str] | None,
-        typer.Option(help="Tried, and kept where it gains: bias, equalize, auto (both) or none; default bias."),
+        typer.Option(help="Kept where it gains: rounding, bias, equalize, auto (all) or none; default the first two."),
     ] = None,
     tensorrt_version: Annotated[
         list[str] | None,
