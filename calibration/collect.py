@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
-from calibration.errors import CalibrationError, PoisonedData
+from calibration.errors import CalibrationError
+from calibration.extremes import Image
 from calibration.graph import Graph
 from calibration.measured_session import MeasuredSession
+from calibration.poison import LARGEST, named, poison
 from calibration.statistics import Sketch, Sketches
 from calibration.workers import Workers
 
@@ -22,16 +24,24 @@ _MASK_OPERATORS = frozenset(
 """They keep -inf where it is, or move it; NaN, which others make of it, is poison wherever it is."""
 
 
-_LARGEST = 1e18
-"""Its square is the largest that a float32 holds: beyond it a product overflows, whatever the scale."""
-
-
 @dataclass(frozen=True)
 class Batch:
     """Some images: the id of each, and one array per graph input with the images along its first axis."""
 
     ids: Sequence[str]
     feeds: Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The images of one run of the graph."""
+
+    images: tuple[Image, ...]
+    feeds: Mapping[str, NDArray[Any]]
+
+    @property
+    def first(self) -> int:
+        return self.images[0].index
 
 
 def collect(
@@ -43,24 +53,28 @@ def collect(
     before: Sketches | None = None,
     save: Callable[[Sketches], None] | None = None,
     save_every: int = 32,
+    first: int = 0,
+    samples: int = 0,
 ) -> Sketches:
     """Runs a prepared model over the batches and keeps a sketch of every float activation, graph inputs included.
 
     Images run one by one, or in the batches that the graph fixes, each on one of the threads: activations stay in the
-    caches, and the sketches do not depend on batches, threads or order. `before` holds what was counted already, which
-    is added to; `save` gets all that is counted after every `save_every` batches and when `on_batch` raises, so that a
-    pass can go on where it was stopped. `on_batch` gets the number of images so far;
-    what it raises passes through, which cancels the pass. The -inf that a mask puts into a softmax is no value. Raises
+    caches, and the sketches do not depend on batches, threads or order. `first` is the number of the batches' first
+    image in all of the data, of which there are `samples`, where that is known. `before` holds what was counted
+    already, which is added to; `save` gets all that is counted after every `save_every` batches and when `on_batch`
+    raises, so that a pass can go on where it was stopped. `on_batch` gets the number of images so far; what it raises
+    passes through, which cancels the pass. The -inf that a mask puts into a softmax is no value. Raises
     PoisonedData naming image and tensor on NaN, any other inf, and magnitudes beyond 1e18, CalibrationError where no
     image came or a batch does not fit, GraphRefused where onnxruntime refuses the graph.
     """
     measurement = _Measurement(model)
-    with Workers(threads, measurement.empty, before) as workers:
+    with Workers(threads, measurement.empty, before, samples) as workers:
         images = before.images if before is not None else 0
         for number, batch in enumerate(batches, 1):
             _check_batch(batch, measurement.inputs)
-            workers.measure(measurement.add, measurement.parts(batch))
-            images += len(batch.ids)
+            stop = first + len(batch.ids)
+            workers.measure(measurement.add, measurement.parts(batch, first), stop)
+            images, first = images + len(batch.ids), stop
             if save is not None and number % save_every == 0:
                 save(workers.merged())
             _report(images, on_batch, save, workers)
@@ -97,22 +111,41 @@ class _Measurement:
         self._session = MeasuredSession(model, computed)
         self._images_a_run = _images_a_run(graph)
 
-    def parts(self, batch: Batch) -> Iterator[Batch]:
-        """As many images as the graph takes at least: one, where its batch is dynamic."""
+    def parts(self, batch: Batch, first: int) -> Iterator[_Part]:
+        """As many images as the graph takes at least: one, where its batch is dynamic; `first` numbers them."""
         for start in range(0, len(batch.ids), self._images_a_run):
             rows = slice(start, start + self._images_a_run)
-            yield Batch(batch.ids[rows], {name: values[rows] for name, values in batch.feeds.items()})
+            images = tuple(Image(first + start + place, name) for place, name in enumerate(batch.ids[rows]))
+            yield _Part(images, {name: values[rows] for name, values in batch.feeds.items()})
 
     def empty(self) -> Sketches:
         """Of no image."""
         return Sketches(0, {name: Sketch() for name in self._measured})
 
-    def add(self, part: Batch, sketches: Sketches) -> None:
+    def add(self, part: _Part, sketches: Sketches) -> None:
         """Runs the images and counts what every tensor holds."""
         inputs = {name: part.feeds[name] for name in self._measured if name in part.feeds}
-        _update(sketches, _without_masks(inputs, self._masking), part.ids)  # first: poison is named where it came in
-        _update(sketches, _without_masks(_run(self._session, part), self._masking), part.ids)
-        sketches.images += len(part.ids)
+        self._count(sketches, inputs, part.images)  # first: poison is named where it came in
+        self._count(sketches, _run(self._session, part), part.images)
+        sketches.images += len(part.images)
+
+    def _count(self, sketches: Sketches, values: Mapping[str, NDArray[np.float32]], images: tuple[Image, ...]) -> None:
+        for name, array in values.items():
+            sketch = sketches.tensors[name]
+            try:
+                sketch.update(self._without_masks(name, array, sketch), images)
+            except CalibrationError as error:
+                raise poison(name, array, images) from error
+            if max(-sketch.minimum, sketch.maximum) > LARGEST:
+                raise poison(name, array, images)
+
+    def _without_masks(self, name: str, array: NDArray[np.float32], sketch: Sketch) -> NDArray[np.float32]:
+        """What is taken out of a softmax, by -inf or the least float, has no share in a range: it counts as 0."""
+        if name not in self._masking:
+            return array
+        masks = array < -LARGEST
+        sketch.masked += int(np.count_nonzero(masks))
+        return np.where(masks, np.float32(0), array)
 
 
 def _masking(graph: Graph) -> frozenset[str]:
@@ -125,16 +158,6 @@ def _masking(graph: Graph) -> frozenset[str]:
             if edges and name not in graph.outputs and all(uses):
                 found.add(name)
     return frozenset(found)
-
-
-def _without_masks(
-    values: Mapping[str, NDArray[np.float32]], masking: frozenset[str]
-) -> dict[str, NDArray[np.float32]]:
-    """What is taken out of a softmax, by -inf or the least float, has no share in a range: it counts as 0."""
-    return {
-        name: np.where(array < -_LARGEST, np.float32(0), array) if name in masking else array
-        for name, array in values.items()
-    }
 
 
 def _passes_a_mask_on(node: NodeProto, masking: set[str]) -> bool:
@@ -157,41 +180,10 @@ def _check_batch(batch: Batch, inputs: Sequence[str]) -> None:
             )
 
 
-def _run(session: MeasuredSession, batch: Batch) -> dict[str, NDArray[np.float32]]:
+def _run(session: MeasuredSession, part: _Part) -> dict[str, NDArray[np.float32]]:
     from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
     try:
-        return session.run(batch.feeds)
+        return session.run(part.feeds)
     except (Fail, InvalidArgument, RuntimeException) as error:
-        raise CalibrationError(f"the graph does not run on {_span(batch.ids)}: {error}") from error
-
-
-def _update(sketches: Sketches, values: Mapping[str, NDArray[np.float32]], ids: Sequence[str]) -> None:
-    for name, array in values.items():
-        try:
-            sketches.tensors[name].update(array)
-        except CalibrationError as error:
-            raise _poison(name, array, ids) from error
-        if max(-sketches.tensors[name].minimum, sketches.tensors[name].maximum) > _LARGEST:
-            raise _poison(name, array, ids)
-
-
-def _poison(tensor: str, values: NDArray[np.float32], ids: Sequence[str]) -> PoisonedData:
-    """The error that names the first bad image; where a tensor's rows are not images, all of the batch."""
-    rows = values.shape[0] if values.ndim else 0
-    if rows and rows % len(ids) == 0:
-        per_image = values.reshape(len(ids), -1)
-        bad = int(np.flatnonzero(_is_poison(per_image).any(axis=1))[0])
-        where, found = f"image {ids[bad]!r}", per_image[bad]
-    else:
-        where, found = f"one of {_span(ids)}", values.reshape(-1)
-    value = found[_is_poison(found)][0]
-    return PoisonedData(f"{where} makes tensor {tensor!r} hold {value}; take the image out, or mend it or the network")
-
-
-def _is_poison(values: NDArray[np.float32]) -> NDArray[np.bool_]:
-    return ~(np.abs(values) <= _LARGEST)  # NaN is in no order
-
-
-def _span(ids: Sequence[str]) -> str:
-    return f"image {ids[0]!r}" if len(ids) == 1 else f"the images {ids[0]!r} to {ids[-1]!r}"
+        raise CalibrationError(f"the graph does not run on {named(part.images)}: {error}") from error

@@ -50,8 +50,17 @@ def measured(
                 with atomic.replacing(wanted.partial) as file:
                     sketches.save(file)
 
-        batches = data.part(origin.start + before.images, origin.stop)
-        sketches = collect(model, batches, threads=wanted.threads, on_batch=on_batch, before=before, save=save)
+        first = origin.start + before.images
+        sketches = collect(
+            model,
+            data.part(first, origin.stop),
+            threads=wanted.threads,
+            on_batch=on_batch,
+            before=before,
+            save=save,
+            first=first,
+            samples=origin.samples,
+        )
     if sketches.images != origin.stop - origin.start:
         raise DataRejected(f"{sketches.images} images were calibrated, {origin.stop - origin.start} were asked for")
     sketches.origin = origin

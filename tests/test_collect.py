@@ -19,10 +19,10 @@ from calibration.prepare import prepared
 from calibration.statistics import Sketches
 
 
-def batches_of(values: NDArray[np.float32], size: int, name: str = "image") -> Iterator[Batch]:
+def batches_of(values: NDArray[np.float32], size: int, name: str = "image", first: int = 0) -> Iterator[Batch]:
     for start in range(0, len(values), size):
         part = values[start : start + size]
-        yield Batch([f"digit-{start + i}" for i in range(len(part))], {name: part})
+        yield Batch([f"digit-{first + start + i}" for i in range(len(part))], {name: part})
 
 
 def test_the_pass_measures_inputs_and_activations_as_the_graph_computes_them() -> None:
@@ -55,7 +55,13 @@ def test_what_a_relu_reads_is_measured_where_it_has_another_use() -> None:
 
 
 def contents(sketches: Sketches) -> dict[str, object]:
-    return {name: (s.minimum, s.maximum, s.zeros, s.counts.tobytes()) for name, s in sketches.tensors.items()}
+    return {
+        name: (
+            (s.minimum, s.maximum, s.zeros, s.counts.tobytes(), s.highest.held, s.lowest.held),
+            {n: (g.minimum, g.maximum, g.count, g.zeros, g.counts.tobytes()) for n, g in sorted(s.groups.items())},
+        )
+        for name, s in sketches.tensors.items()
+    }
 
 
 @pytest.mark.parametrize("network", [residual(widths=(8, 12)), attention()], ids=["blocked", "sequence"])
@@ -67,6 +73,47 @@ def test_batches_and_threads_change_no_bit_of_the_sketches(network: onnx.ModelPr
     for size, threads in ((1, 1), (5, 1), (13, 2), (4, 3)):
         assert contents(collect(model, batches_of(values, size, name), threads=threads)) == contents(expected)
     assert expected.images == 13
+
+
+@pytest.mark.parametrize("count", [7, 33])
+def test_a_pass_that_is_told_how_many_images_come_and_one_that_is_not_end_in_the_same_groups(count: int) -> None:
+    model, values = prepared(residual(widths=(8,))), images(count, 1, 8, 8)
+    unknown = collect(model, batches_of(values, 5), threads=2)
+    told = collect(model, batches_of(values, 32), threads=1, samples=count)
+    assert contents(unknown) == contents(told)
+    assert unknown.group_size == told.group_size == {7: 1, 33: 4}[count]
+    assert sorted(told.tensors["image"].groups) == list(range({7: 7, 33: 9}[count]))
+
+
+def test_shards_merge_in_any_order_into_the_groups_and_peaks_of_one_pass() -> None:
+    model, values = prepared(residual(widths=(8,))), images(37, 1, 8, 8)
+    whole = collect(model, batches_of(values, 8), threads=1)
+    parts = [
+        collect(model, batches_of(values[start:stop], 4, first=start), threads=1, first=start, samples=37)
+        for start, stop in ((20, 37), (0, 9), (9, 20))
+    ]
+    merged = Sketches()
+    for part in parts:
+        merged.merge(part)
+    assert contents(merged) == contents(whole)
+
+
+def test_the_images_that_reach_furthest_are_held_by_name() -> None:
+    values = images(20, 1, 8, 8)
+    values[13, 0, 2, 2], values[4, 0, 1, 1], values[17, 0, 0, 0] = 50, 40, -60
+    sketch = collect(prepared(residual(widths=(8,))), batches_of(values, 6), threads=2).tensors["image"]
+    assert [(peak.value, peak.image.name) for peak in sketch.highest.held] == [(50, "digit-13"), (40, "digit-4")]
+    assert (sketch.lowest.held[0].value, sketch.lowest.held[0].image.name) == (60, "digit-17")
+
+
+def test_of_a_fixed_batch_each_image_is_held_by_its_own_name() -> None:
+    net = NetworkBuilder()
+    net.linear(net.spatial_mean(net.node("Relu", net.conv("image", 1, 8))), 8, 4, output="logits")
+    values = images(8, 1, 8, 8)
+    values[6, 0, 0, 0] = 50
+    model = prepared(net.model({"image": [4, 1, 8, 8]}, {"logits": [4, 4]}))
+    sketch = collect(model, batches_of(values, 8), threads=1).tensors["image"]
+    assert sketch.highest.held[0].image.name == "digit-6"
 
 
 @pytest.mark.parametrize("width", [8, 16, 20, 24])

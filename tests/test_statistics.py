@@ -12,6 +12,8 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from calibration.errors import CalibrationError
+from calibration.extremes import Image
+from calibration.groups import GROUP_BINS, MOST_GROUPS, folded, size_for
 from calibration.statistics import BINS, Sketch, Sketches
 
 _finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -27,7 +29,11 @@ def sketch_of(*parts: NDArray[np.float32]) -> Sketch:
 
 def contents(sketch: Sketch) -> tuple[object, ...]:
     numbers = (sketch.minimum, sketch.maximum, sketch.count, sketch.zeros, sketch.exponent)
-    return (*numbers, sketch.counts.tobytes())
+    groups = {
+        number: (each.minimum, each.maximum, each.count, each.zeros, each.counts.tobytes())
+        for number, each in sketch.groups.items()
+    }
+    return (*numbers, sketch.counts.tobytes(), sketch.highest.held, sketch.lowest.held, groups)
 
 
 @given(st.lists(_values, min_size=1, max_size=6), st.randoms(use_true_random=False))
@@ -41,6 +47,24 @@ def test_any_order_and_split_gives_the_sketch_of_a_single_pass_bit_for_bit(
     one, other = sketch_of(*shuffled[:middle]), sketch_of(*shuffled[middle:])
     one.merge(other)
     assert contents(one) == contents(whole)
+
+
+@given(_values)
+@settings(max_examples=60, deadline=None)
+def test_a_group_counts_in_fewer_bins_what_a_sketch_of_them_would_have_counted(values: NDArray[np.float32]) -> None:
+    sketch = sketch_of(values)
+    counts = folded(sketch.counts)
+    assert counts.sum() == sketch.counts.sum()
+    numbers = np.trunc(values.astype(np.float64) / (sketch.width or 1.0) * GROUP_BINS / BINS).astype(int)
+    found = np.bincount(numbers[values != 0] + GROUP_BINS - 1, minlength=2 * GROUP_BINS - 1)
+    assert np.array_equal(counts, found)
+
+
+@given(st.integers(1, 10**7))
+def test_groups_are_as_small_as_their_number_permits(images: int) -> None:
+    size = size_for(images)
+    assert (images - 1) // size < MOST_GROUPS
+    assert size == 1 or (images - 1) // (size // 2) >= MOST_GROUPS
 
 
 @given(_values)
@@ -125,8 +149,14 @@ def test_memory_does_not_depend_on_how_much_was_counted() -> None:
 
 def some_sketches(seed: int, images: int = 4) -> Sketches:
     random = np.random.default_rng(seed)
-    tensors = {name: sketch_of(random.normal(size=(images, 20)).astype(np.float32)) for name in ("b", "ä/conv")}
-    return Sketches(images, {**tensors, "zero": sketch_of(np.zeros(images, np.float32))})
+    found = Sketches()
+    for number in range(images):
+        image = [Image(number + 100 * seed, f"{seed}-{number}")]
+        one = Sketches(1, {name: Sketch() for name in ("b", "ä/conv", "zero")})
+        for name, sketch in one.tensors.items():
+            sketch.update((random.normal(size=20) * (name != "zero")).astype(np.float32), image)
+        found.merge_group(one, image[0].index)
+    return found
 
 
 def test_a_saved_file_reads_back_the_same_and_its_bytes_repeat(tmp_path: Path) -> None:
