@@ -74,6 +74,21 @@ class Audit:
     dynamic: good for a ratio alone. Tensors of unknown type are left out."""
     float8: int = 0
     """Of `other`, those whose operands are both FP8."""
+    multiply_adds: int = 0
+    """Of all products at batch 1, from the sizes of their realized tensors: a padded channel counts."""
+    int8_multiply_adds: int = 0
+    float8_multiply_adds: int = 0
+
+    @property
+    def quantized_share(self) -> float:
+        """Of the multiply-adds, in INT8 or FP8; 1 where there are none, so that none is missing."""
+        quantized = self.int8_multiply_adds + self.float8_multiply_adds
+        return quantized / self.multiply_adds if self.multiply_adds else 1.0
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Audit:
+        """What `to_json` wrote."""
+        return cls(**{**document, "float_products": tuple(document["float_products"])})
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "float_products": list(self.float_products)}
@@ -97,6 +112,9 @@ def summarize(layers: Iterable[RealizedLayer]) -> Audit:
         float_products=tuple(dict.fromkeys(in_float)),
         activation_bytes=sum(_activation_bytes(layer) for layer in kernels),
         float8=dtypes.count(_FLOAT8),
+        multiply_adds=sum(multiply_adds(layer) for layer, _ in products),
+        int8_multiply_adds=sum(multiply_adds(layer) for layer, dtype in products if dtype == "int8"),
+        float8_multiply_adds=sum(multiply_adds(layer) for layer, dtype in products if dtype == _FLOAT8),
     )
 
 
@@ -133,6 +151,19 @@ def operands(layer: RealizedLayer) -> tuple[RealizedTensor, ...]:
     return (*activations[:1], constants[0])
 
 
+def multiply_adds(layer: RealizedLayer) -> int:
+    """Of a product at batch 1. A weight of w elements and c output channels makes w / c for each output element; of
+    two activations, the axis that is summed over is in both and not in the output."""
+    multiplied, outputs = operands(layer), sum(_elements(tensor) for tensor in layer.outputs[:1])
+    if len(multiplied) < 2 or outputs == 0:
+        return 0
+    if multiplied[-1].constant:
+        return outputs * _elements(multiplied[-1]) // max(1, _channels(layer))
+    if layer.kind == "attention":  # queries with keys, then their softmax with values
+        return outputs * 2 * _size_at(multiplied[1], -2)
+    return outputs * _size_at(multiplied[0], -1)
+
+
 def compare_to_fp16(audit: Audit, fp16: Audit) -> list[str]:
     """What speaks against an INT8 or FP8 engine beside the FP16 engine of the same network; empty where nothing."""
     found: list[str] = []
@@ -167,13 +198,22 @@ def _rank(layer: RealizedLayer) -> int:
     return len(layer.outputs[0].dims) if layer.outputs else 0
 
 
+def _size_at(tensor: RealizedTensor, axis: int) -> int:
+    return abs(tensor.dims[axis]) if len(tensor.dims) >= -axis else 1
+
+
 def _elements(tensor: RealizedTensor) -> int:
     return prod(abs(dim) for dim in tensor.dims)
 
 
 def _activation_bytes(layer: RealizedLayer) -> int:
     moved = (*(tensor for tensor in layer.inputs if not tensor.constant), *layer.outputs)
-    return sum((_elements(tensor) * ITEM_BITS.get(tensor.dtype, 0) + 7) // 8 for tensor in moved)
+    return sum(tensor_bytes(tensor) for tensor in moved)
+
+
+def tensor_bytes(tensor: RealizedTensor) -> int:
+    """At batch 1; 0 where the type is not known."""
+    return (_elements(tensor) * ITEM_BITS.get(tensor.dtype, 0) + 7) // 8
 
 
 def _product_names(layer: RealizedLayer) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,11 +99,6 @@ def engine_record(built: BuiltEngine, folder: Path) -> dict[str, Any]:
         "settings": dict(built.settings),
         "log": list(built.log),
     }
-
-
-def audit_record(built: BuiltEngine) -> dict[str, Any]:
-    """What `audit.json` says of one engine: the summary, then every realized layer."""
-    return {"summary": summarize(built.layers).to_json(), "layers": [asdict(layer) for layer in built.layers]}
 
 
 def engine_line(name: str, built: BuiltEngine) -> str:

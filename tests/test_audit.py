@@ -87,6 +87,7 @@ def test_what_moves_no_tensor_is_no_kernel() -> None:
 
 def test_an_audit_is_written_as_plain_json() -> None:
     written = json.loads(json.dumps(summarize([convolution("float16", "float16", out="float16")]).to_json()))
+    assert Audit.from_json(written) == summarize([convolution("float16", "float16", out="float16")])
     assert written == {
         "kernels": 1,
         "products": 1,
@@ -97,6 +98,9 @@ def test_an_audit_is_written_as_plain_json() -> None:
         "float_products": ["conv", "relu"],
         "activation_bytes": 4096,
         "float8": 0,
+        "multiply_adds": 147456,
+        "int8_multiply_adds": 0,
+        "float8_multiply_adds": 0,
     }
 
 

@@ -30,7 +30,7 @@ from sample_reports import (
     words,
 )
 
-from pipeline.reporting import formats, summary, tables
+from pipeline.reporting import audit_tables, formats, summary, tables
 from pipeline.reporting.charts import STRIP_PX, quantile_strip
 from pipeline.reporting.document import (
     SCHEMA,
@@ -385,7 +385,7 @@ def test_markdown_lets_no_markup_through() -> None:
 
 @every_report
 def test_spans_add_up_to_the_columns(report: Report) -> None:
-    for make in (tables.engines_table, tables.latency_table, tables.gates_table, tables.audit_table):
+    for make in (tables.engines_table, tables.latency_table, tables.gates_table, audit_tables.audit_table):
         table = make(report)
         assert [sum(cell.span for cell in row) for row in table.rows] == [len(table.columns)] * len(table.rows)
 

@@ -1,4 +1,4 @@
-"""`build`, `targets` and `doctor`: the commands of engines and of the machines that they run on."""
+"""`build`, `audit`, `targets` and `doctor`: the commands of engines and of the machines that they run on."""
 
 from __future__ import annotations
 
@@ -31,6 +31,10 @@ def _build(
         list[str] | None,
         typer.Option(metavar="NAME=MIN:OPT:MAX", help="Profile of another dynamic axis; may be repeated."),
     ] = None,
+    fp16: Annotated[
+        Path | None,
+        typer.Option(metavar="MODEL.fp16.onnx", help="The same network in FP16: built for the audit, to compare with."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The engine's file; default beside the model.")] = None,
     as_json: Json_ = False,
     quiet: Quiet_ = False,
@@ -39,9 +43,20 @@ def _build(
     from pipeline.commands.build import BuildRequest, build
 
     request = BuildRequest(
-        model, target, precision, tuple(compute_capability or ()), batch, out, axes=tuple(axis or ())
+        model, target, precision, tuple(compute_capability or ()), batch, out, axes=tuple(axis or ()), fp16=fp16
     )
     finished(lambda cancellation: build(request, progress_of(quiet), cancellation), as_json)
+
+
+@app.command("audit")
+def _audit(
+    engine: Annotated[Path, typer.Argument(metavar="ENGINE", help="As edgestill run or edgestill build wrote it.")],
+    as_json: Json_ = False,
+) -> None:
+    """Explain what was really built, and why it may not be faster than FP16; needs no GPU."""
+    from pipeline.commands.audit import audit
+
+    finished(lambda _: audit(engine), as_json)
 
 
 @app.command("targets")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,10 +12,11 @@ from pydantic import ValidationError
 
 from engines import ENGINES
 from engines.audit import summarize
-from engines.base import QUANTIZED_PRECISIONS, BuiltEngine
+from engines.base import QUANTIZED_PRECISIONS, BuiltEngine, Engine, Target
 from engines.presets import PRESETS
 from pipeline import atomic
-from pipeline.building import audit_record, built_engine, engine_line
+from pipeline.auditing import Opponent, audit_record
+from pipeline.building import built_engine, engine_line
 from pipeline.cancellation import Cancellation
 from pipeline.errors import MachineLacks, RecipeError
 from pipeline.mistakes import explained
@@ -26,6 +28,10 @@ from pipeline.workspace import disk_errors_explained
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+AUDIT_SUFFIX = ".audit.json"
+"""Of the file beside an engine that no recipe built."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +48,18 @@ class BuildRequest:
     out: Path | None
     axes: tuple[str, ...] = ()
     """NAME=MIN:OPT:MAX, for each dynamic axis other than the batch."""
+    fp16: Path | None = None
+    """The FP16 graph of the same network: its engine is the opponent in the audit."""
 
 
 def build(request: BuildRequest, progress: Progress, cancellation: Cancellation) -> Outcome:
     """Writes the engine and, beside it, <engine>.audit.json."""
     settings = _settings(request)
-    if not request.model.is_file():
-        raise RecipeError(f"{request.model}: there is no such file")
+    for graph in (request.model, request.fp16):
+        if graph is not None and not graph.is_file():
+            raise RecipeError(f"{graph}: there is no such file")
+    if request.fp16 is not None and request.precision not in QUANTIZED_PRECISIONS:
+        raise RecipeError(f"--fp16 is for the audit of {', '.join(QUANTIZED_PRECISIONS)}; leave it out")
     engine, target = ENGINES[settings.runtime], settings.target(request.target, threads=1)
     if (mistake := engine.why_refused(target)) is not None:
         raise RecipeError(mistake)
@@ -64,8 +75,11 @@ def build(request: BuildRequest, progress: Progress, cancellation: Cancellation)
     with disk_errors_explained(to.parent):
         to.parent.mkdir(parents=True, exist_ok=True)
         built = built_engine(engine, request.model, request.precision, target, to, progress, cancellation)
-        audit = to.with_name(to.name + ".audit.json")
-        atomic.write_json(audit, {"target": asdict(target), "settings": dict(built.settings), **audit_record(built)})
+        opponent = _opponent(request, engine, target, progress, cancellation)
+        audit = to.with_name(to.name + AUDIT_SUFFIX)
+        record = audit_record(built, request.precision, target, opponent)
+        known = {"precision": request.precision, "sha256": built.sha256, "settings": dict(built.settings)}
+        atomic.write_json(audit, {"target": asdict(target), **known, **record})
     document = {
         "engine": str(to),
         "bytes": built.bytes,
@@ -73,9 +87,22 @@ def build(request: BuildRequest, progress: Progress, cancellation: Cancellation)
         "seconds": built.seconds,
         "versions": dict(built.versions),
         "settings": dict(built.settings),
-        "audit": summarize(built.layers).to_json(),
+        "audit": record["summary"],
+        "patterns": record["patterns"],
+        "opponent": record["opponent"],
     }
     return Outcome(document, lambda console: _show(console, request, built, audit))
+
+
+def _opponent(
+    request: BuildRequest, engine: Engine, target: Target, progress: Progress, cancellation: Cancellation
+) -> Opponent | None:
+    if request.fp16 is None:
+        return None
+    with tempfile.TemporaryDirectory(prefix="edgestill-") as aside:
+        to = Path(aside) / f"fp16{engine.suffix}"
+        built = built_engine(engine, request.fp16, "fp16", target, to, progress, cancellation)
+        return Opponent(summarize(built.layers))
 
 
 def _settings(request: BuildRequest) -> TargetSettings:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.reporting import figures, formats, layers, search, summary, tables, training
+from pipeline.reporting import audit_tables, figures, formats, layers, search, summary, tables, training
 from pipeline.reporting.result import Report
 
 TEMPLATE = "report.html"
@@ -37,6 +37,7 @@ def html_from_report(report: Report) -> str:
         training=training,
         search=search,
         tables=tables,
+        audit_tables=audit_tables,
     )
 
 

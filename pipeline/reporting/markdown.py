@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pipeline.reporting import formats, layers, search, summary, tables, training
+from pipeline.reporting import audit_tables, formats, layers, search, summary, tables, training
 from pipeline.reporting.result import Report
 from pipeline.reporting.tables import Cell, Table
 
@@ -36,7 +36,8 @@ def _blocks(report: Report) -> Iterator[str]:
     yield from _section("Engines", _table(tables.engines_table(report)))
     yield _list(summary.unmeasured(report))
     yield from _section("Latency", _table(tables.latency_table(report)))
-    yield from _section("What was really built", _table(tables.audit_table(report)))
+    yield from _section("What was really built", _table(audit_tables.audit_table(report)))
+    yield from _section("Why INT8 may not be faster", _table(audit_tables.patterns_table(report)))
     yield from _section(
         "Findings", _list(tuple(f"{one.severity}: {one.message}" for one in report.findings)) or "None."
     )

@@ -73,6 +73,17 @@ class Latency(_Result):
     versus_fp32: Literal["faster", "slower", "inconclusive"] | None = None
 
 
+class AuditPattern(_Result):
+    """Something in the realized layers of a quantized engine that costs time, and what would mend it."""
+
+    pattern: str
+    kernels: PositiveCount
+    nodes: tuple[str, ...]
+    activation_bytes: Count
+    meaning: str
+    remedy: str
+
+
 class AuditSummary(_Result):
     """Which products (convolutions and matrix products) of a built engine take INT8 operands."""
 
@@ -82,6 +93,12 @@ class AuditSummary(_Result):
     fp8_products: Count = 0
     float_products: tuple[str, ...] = ()
     activation_bytes: Count | None = None
+    quantized_share: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Of the multiply-adds; None where the engine was not asked for INT8 or FP8."""
+    fp16_kernels: Count | None = None
+    """Of the FP16 engine of the same network; None where there is none."""
+    fp16_activation_bytes: Count | None = None
+    patterns: tuple[AuditPattern, ...] = ()
     remarks: tuple[str, ...] = ()
 
 
@@ -95,6 +112,8 @@ class EngineResult(_Result):
     state: Literal["measured", "built", "not_built"]
     reason: str = ""
     """Why it was not measured, or not built; empty where it was measured."""
+    runs_on: str = ""
+    """The GPUs that it was built for, in words."""
     file: str | None = None
     bytes: Count | None = None
     sha256: str | None = None

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from engines.base import QUANTIZED_PRECISIONS
 from pipeline.reporting import formats, summary
 from pipeline.reporting.result import ChainStep, EngineResult, GateResult, Latency, Report
 
@@ -142,28 +141,6 @@ def _against_fp32(latency: Latency) -> Cell:
         return Cell(latency.versus_fp32 or formats.MISSING, state=latency.versus_fp32 or "")
     judged = latency.versus_fp32 or "not judged"
     return Cell(f"{formats.ratio_estimate(latency.ratio_to_fp32)} {judged}", state=latency.versus_fp32 or "")
-
-
-def audit_table(report: Report) -> Table:
-    titles = ("Kernels", "Activations")
-    columns = (Column("Engine"), Column("Products"), *(Column(title, True) for title in titles), Column("Remarks"))
-    rows = tuple(row for engine in report.engines for row in _audit_rows(engine))
-    return Table("What was really built", columns, rows)
-
-
-def _audit_rows(engine: EngineResult) -> Iterator[tuple[Cell, ...]]:
-    audit = engine.audit
-    if audit is None:
-        return
-    quantized = engine.precision in QUANTIZED_PRECISIONS or audit.int8_products > 0
-    floats = f"float: {summary.first_names(audit.float_products)}" if quantized and audit.float_products else ""
-    yield (
-        Cell(formats.engine(engine)),
-        Cell(summary.audit_sentence(engine.precision, audit), note=floats),
-        Cell(str(audit.kernels)),
-        Cell(formats.bytes_(audit.activation_bytes)),
-        Cell("; ".join(audit.remarks) or formats.MISSING),
-    )
 
 
 def stages_table(report: Report) -> Table:

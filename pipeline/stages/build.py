@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Annotated, Any, ClassVar, final
 from pydantic import AfterValidator, Field, model_validator
 
 from engines import ENGINES
+from engines.audit import summarize
 from engines.base import FLOAT32_GRAPH, QUANTIZED_PRECISIONS, BuiltEngine, Target
 from engines.cuda import compute_capability, driver_version
 from pipeline import atomic
 from pipeline.artifact import Artifact, Artifacts, Engines, Graph, Graphs, Splits
-from pipeline.building import audit_record, built_engine, engine_line, engine_record, with_timing_cache_in
+from pipeline.auditing import AuditGates, Opponent, audit_failures, audit_record
+from pipeline.building import built_engine, engine_line, engine_record, with_timing_cache_in
 from pipeline.context import Context
 from pipeline.errors import MachineLacks, NotAcceptable, RecipeError
 from pipeline.manifest import LOG, MANIFEST
@@ -46,12 +49,13 @@ class Build(Stage):
     """`[build]`."""
 
     name: ClassVar[str] = "build"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     needs: ClassVar[tuple[type[Artifact], ...]] = (Splits, Graph, Graphs)
     makes: ClassVar[type[Artifact]] = Engines
     tools: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "tensorrt", "tensorrt_rtx")
 
     targets: Annotated[Mapping[TargetName, TargetSettings], Field(min_length=1)]
+    audit: AuditGates = AuditGates()
 
     @model_validator(mode="after")
     def _turing_takes_no_float32(self) -> Build:
@@ -107,29 +111,62 @@ class Build(Stage):
         self.require()
         records: list[dict[str, Any]] = []
         audits: dict[str, Any] = {}
+        failures: list[str] = []
         lacks = self._lacks()
         for name, settings in self.targets.items():
             wanted = settings.target(name, context.threads)
-            for precision in settings.precisions:
-                record = {"target": asdict(wanted), "precision": precision}
-                if (why := lacks[name]) is not None:
-                    records.append({**record, "state": "not_built", "reason": why})
+            if (why := lacks[name]) is not None:
+                for precision in settings.precisions:
+                    records.append(_record(wanted, precision, "not_built", why))
                     context.say(f"{name} {precision}: not built here: {why}")
-                    continue
-                built = _build(inputs, wanted, precision, target, context)
-                records.append({**record, "state": "built", "reason": "", **engine_record(built, target)})
-                audits[f"{name}/{precision}"] = audit_record(built)
-                context.say(engine_line(f"{name} {precision}", built))
+                continue
+            built = {precision: _build(inputs, wanted, precision, target, context) for precision in settings.precisions}
+            opponent = _opponent(built, inputs, wanted, target, context)
+            for precision, engine in built.items():
+                records.append({**_record(wanted, precision, "built"), **engine_record(engine, target)})
+                audits[f"{name}/{precision}"] = audit_record(engine, precision, wanted, opponent)
+                context.say(engine_line(f"{name} {precision}", engine))
+            failures += self._failures(name, built, opponent)
+        if failures:
+            raise NotAcceptable("\n".join(failures))
         atomic.write_json(target / ENGINES_FILE, records)
         atomic.write_json(target / AUDIT_FILE, audits)
         for shipped in SHIPPED:
             atomic.write_bytes(target / shipped, inputs[Splits].path(shipped).read_bytes())
+
+    def _failures(self, name: str, built: Mapping[str, BuiltEngine], opponent: Opponent | None) -> list[str]:
+        return [
+            f"[build.audit] {name} {precision}: {failure}"
+            for precision, engine in built.items()
+            if precision in QUANTIZED_PRECISIONS
+            for failure in audit_failures(self.audit, summarize(engine.layers), opponent)
+        ]
 
     def _lacks(self) -> dict[str, str | None]:
         return {
             name: ENGINES[settings.runtime].why_not_build(settings.target(name, 1))
             for name, settings in self.targets.items()
         }
+
+
+def _record(target: Target, precision: str, state: str, reason: str = "") -> dict[str, Any]:
+    return {"target": asdict(target), "precision": precision, "state": state, "reason": reason}
+
+
+def _opponent(
+    built: Mapping[str, BuiltEngine], inputs: Artifacts, target: Target, folder: Path, context: Context
+) -> Opponent | None:
+    """The FP16 engine of the target, built for its audit alone where the recipe does not ask for it."""
+    if not ENGINES[target.runtime].for_gpu or not set(built) & set(QUANTIZED_PRECISIONS):
+        return None
+    if "fp16" in built:
+        return Opponent(summarize(built["fp16"].layers))
+    with tempfile.TemporaryDirectory(dir=folder, prefix="opponent-") as aside:
+        try:
+            return Opponent(summarize(_build(inputs, target, "fp16", Path(aside), context).layers))
+        except NotAcceptable as error:
+            context.say(f"{target.name}: there is no FP16 engine to compare with: {error}")
+            return Opponent(reason=str(error))
 
 
 def _build(inputs: Artifacts, target: Target, precision: str, folder: Path, context: Context) -> BuiltEngine:

@@ -8,8 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Literal, final
 
-from engines.audit import Audit, compare_to_fp16
-from engines.base import QUANTIZED_PRECISIONS
+from engines import ENGINES
+from engines.base import QUANTIZED_PRECISIONS, Target
 from pipeline.artifact import (
     Artifact,
     Artifacts,
@@ -22,6 +22,7 @@ from pipeline.artifact import (
     Student,
     Teacher,
 )
+from pipeline.auditing import audit_of, opponent_of
 from pipeline.built import BuiltRecord, built_records
 from pipeline.context import Context
 from pipeline.findings import accuracy_findings, teacher_findings, timing_findings
@@ -29,6 +30,7 @@ from pipeline.gates import Gates, gate_results, target_gate
 from pipeline.judged import budget_gates, layers_of
 from pipeline.manifest import read_manifest
 from pipeline.reporting.result import (
+    AuditPattern,
     AuditSummary,
     ChainStep,
     EngineResult,
@@ -42,6 +44,9 @@ from pipeline.reporting.verdict import verdict_from_gates
 from pipeline.stage import Stage
 from pipeline.tasks.task import Task
 from pipeline.taught import curves, distillation, search_of
+
+PORTABLE = "compute capability 8.6, 8.9, 12.0"
+"""Where a portable engine runs by default: NVIDIA, TensorRT for RTX, support matrix."""
 
 State = Literal["measured", "built", "not_built"]
 
@@ -167,7 +172,7 @@ def _chain(inputs: Artifacts, measured: Mapping[str, Any]) -> Iterator[ChainStep
 
 
 def _engines(artifact: Engines, measured: Mapping[str, Any]) -> Iterator[EngineResult]:
-    audits = {name: Audit(**_tuples(audit["summary"])) for name, audit in artifact.json("audit.json").items()}
+    audits = artifact.json("audit.json")
     for record in built_records(artifact):
         accuracy = measured["accuracy"].get(record.name)
         state: State = "measured" if accuracy is not None else record.state
@@ -178,6 +183,7 @@ def _engines(artifact: Engines, measured: Mapping[str, Any]) -> Iterator[EngineR
             optional=record.target.optional,
             state=state,
             reason="" if state == "measured" else measured["not_measured"][record.name],
+            runs_on=_runs_on(record.target),
             file=record.file,
             bytes=record.bytes,
             sha256=record.sha256,
@@ -189,11 +195,21 @@ def _engines(artifact: Engines, measured: Mapping[str, Any]) -> Iterator[EngineR
         )
 
 
-def _audit(record: BuiltRecord, audits: Mapping[str, Audit]) -> AuditSummary | None:
-    audit = audits.get(record.name)
-    if audit is None:
+def _runs_on(target: Target) -> str:
+    """The GPUs that its engines were built for, in words."""
+    if not ENGINES[target.runtime].for_gpu:
+        return "this CPU"
+    if not target.compute_capabilities:
+        return PORTABLE if target.runtime == "tensorrt-rtx" else "the GPU at hand"
+    return f"compute capability {', '.join(target.compute_capabilities)}"
+
+
+def _audit(record: BuiltRecord, audits: Mapping[str, Any]) -> AuditSummary | None:
+    found = audits.get(record.name)
+    if found is None:
         return None
-    half = audits.get(f"{record.target.name}/fp16")
+    audit, opponent = audit_of(found), opponent_of(found)
+    half = None if opponent is None else opponent.audit
     return AuditSummary(
         kernels=audit.kernels,
         products=audit.products,
@@ -201,9 +217,13 @@ def _audit(record: BuiltRecord, audits: Mapping[str, Audit]) -> AuditSummary | N
         fp8_products=audit.float8,
         float_products=audit.float_products,
         activation_bytes=audit.activation_bytes,
-        remarks=tuple(compare_to_fp16(audit, half))
-        if record.precision in QUANTIZED_PRECISIONS and half is not None
-        else (),
+        quantized_share=audit.quantized_share if record.precision in QUANTIZED_PRECISIONS else None,
+        fp16_kernels=None if half is None else half.kernels,
+        fp16_activation_bytes=None if half is None else half.activation_bytes,
+        patterns=tuple(
+            AuditPattern(**{key: each[key] for key in AuditPattern.model_fields}) for each in found["patterns"]
+        ),
+        remarks=() if half is None else tuple(found["opponent"]["remarks"]),
     )
 
 
@@ -243,7 +263,3 @@ def _estimate(interval: Mapping[str, Any] | None) -> Estimate | None:
 
 def _size(artifact: Artifact, name: str) -> int:
     return artifact.path(name).stat().st_size
-
-
-def _tuples(document: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in document.items()}
