@@ -40,8 +40,13 @@ def best_ranges(
     grids = _distinct([FAMILY[placement.family] for placement in placements])
     errors = _errors(model, choices, _reads(placements), grids, batches, threads)
     methods = {tensor: min(found, key=found.__getitem__) for tensor, found in errors.items()}
-    chosen = {tensor: choices[methods.get(tensor, _OTHERWISE)].of(tensor) for tensor in sorted(sketches.tensors)}
-    return Ranges(BEST, sketches.images, chosen)
+    chosen = {tensor: choices[methods.get(tensor, _OTHERWISE)] for tensor in sorted(sketches.tensors)}
+    return Ranges(
+        BEST,
+        sketches.images,
+        {tensor: ranges.of(tensor) for tensor, ranges in chosen.items()},
+        {tensor: ranges.method for tensor, ranges in chosen.items()},
+    )
 
 
 def _distinct(families: Sequence[Family]) -> list[Family]:

@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING, ClassVar
 from calibration.errors import CalibrationError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from calibration.resampling import Resampled
     from calibration.statistics import Sketch
 
 
@@ -43,3 +47,7 @@ class Method(ABC):
     @abstractmethod
     def range_of(self, sketch: Sketch) -> Range:
         """The range to cover, within the sketch's exact extremes. It does not depend on the target."""
+
+    @abstractmethod
+    def resampled_ranges(self, resampled: Resampled, chosen: Range) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(resamples,) low ends and high ends of what it would choose of each resample; `chosen` is of the sketch."""

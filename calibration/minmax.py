@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar, final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from calibration.method import Method, Range
+from calibration.resampling import Resampled
 from calibration.statistics import Sketch
 
 
@@ -16,3 +20,10 @@ class MinMax(Method):
 
     def range_of(self, sketch: Sketch) -> Range:
         return Range(sketch.minimum, sketch.maximum)
+
+    def resampled_ranges(
+        self,
+        resampled: Resampled,
+        chosen: Range,  # noqa: ARG002 the extremes need no start
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return resampled.minimum, resampled.maximum

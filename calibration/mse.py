@@ -19,12 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.method import Method, Range
+from calibration.resampling import Resampled
 from calibration.statistics import BINS, Sketch
 
 _COARSE = np.exp2(-np.arange(33) / 4)
 """Candidates as shares of the widest, down to 1 / 256 of it ..."""
 _FINE = np.exp2(np.arange(7, -8, -1) / 32)
 """... and around the best of them: neighbours are 2 % apart."""
+_AROUND = np.exp2(np.arange(-12, 13) / 20)
+"""What a resample chooses from, as shares of the range that was chosen: 0.66 to 1.52 of it, 4 % apart."""
 _POINT = 1e-3
 """Of its width is what a bin keeps at least where the extremes cut it: one value is no density."""
 _SWEEPS = 4
@@ -52,6 +55,30 @@ class MSE(Method):
                 break
         return chosen
 
+    def resampled_ranges(self, resampled: Resampled, chosen: Range) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Among ranges that lie 4 % apart around the chosen one: one end moves while the other stays."""
+        if resampled.sketch.exponent is None:
+            return resampled.minimum, resampled.maximum
+        values = spread_of(resampled.sketch)
+        used = np.flatnonzero(resampled.sketch.counts)
+        density = resampled.counts[:, used[0] : used[-1] + 1] / np.diff(values.edges)
+        groups = Spread(values.edges, density)  # (groups, bins)
+        highs = np.unique(np.clip(chosen.high * _AROUND, chosen.low, resampled.sketch.maximum))
+        lows = np.unique(np.clip(chosen.low * _AROUND, resampled.sketch.minimum, chosen.high))
+        best_high = highs[_places(resampled, groups, [Range(chosen.low, float(end)) for end in highs])]
+        best_low = lows[_places(resampled, groups, [Range(float(end), chosen.high) for end in lows])]
+        return np.maximum(resampled.minimum, best_low), np.minimum(resampled.maximum, best_high)
+
+
+def _places(resampled: Resampled, groups: Spread, candidates: list[Range]) -> NDArray[np.int64]:
+    """(resamples,): which candidate has the least error in each."""
+    errors = [
+        (resampled.weights @ squared_errors(groups, *symmetric_grid(each.low, each.high)))
+        * (resampled.weights @ squared_errors(groups, *asymmetric_grid(each.low, each.high)))
+        for each in candidates
+    ]
+    return np.asarray(np.argmin(errors, axis=0), np.int64)
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -59,6 +86,7 @@ class Spread:
 
     edges: NDArray[np.float64]
     density: NDArray[np.float64]
+    """(bins,), or (sets of values, bins)."""
 
 
 def spread_of(sketch: Sketch) -> Spread:
@@ -114,10 +142,15 @@ def asymmetric_grid(low: float, high: float) -> tuple[float, int, int]:
 
 def squared_error(values: Spread, step: float, first: int, last: int) -> float:
     """Sum over the values of (x - q(x))^2, q(x) the nearest level."""
+    return float(squared_errors(values, step, first, last))
+
+
+def squared_errors(values: Spread, step: float, first: int, last: int) -> NDArray[np.float64]:
+    """The same of each set of values."""
     # Its antiderivative: each level n that lies fully below x adds step^3 / 12, the one of x (x - n step)^3 / 3.
     level = values.edges / (step or np.inf)
     np.rint(level, out=level)
     np.clip(level, first, last, out=level)
     off = values.edges - level * step
     integral = level * (step**3 / 12) + off * off * off / 3
-    return float(values.density @ np.diff(integral))
+    return np.asarray(values.density @ np.diff(integral), np.float64)

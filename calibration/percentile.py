@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from calibration.errors import CalibrationError
 from calibration.method import Method, Range
+from calibration.resampling import Resampled
 from calibration.statistics import Sketch
 
 
@@ -37,3 +39,14 @@ class Percentile(Method):
         if threshold == 0.0:  # only zeros were seen
             return Range(sketch.minimum, sketch.maximum)
         return Range(max(sketch.minimum, -threshold), min(sketch.maximum, threshold))
+
+    def resampled_ranges(
+        self,
+        resampled: Resampled,
+        chosen: Range,  # noqa: ARG002 a quantile needs no start
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        within = resampled.weights @ np.cumsum(resampled.magnitudes, axis=1)  # (resamples, BINS)
+        wanted = resampled.count * self.percentile / 100 - resampled.zeros
+        # Counts are scaled by shares, so what is equal is so up to rounding.
+        edge = (within < (wanted - 1e-6)[:, None]).sum(axis=1) + 1
+        return resampled.cut(edge * resampled.sketch.width)

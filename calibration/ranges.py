@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from calibration.errors import CalibrationError
 from calibration.method import Range
@@ -15,7 +16,7 @@ from calibration.statistics import Sketches
 
 __all__ = ["Range", "Ranges", "ranges_from_sketches"]
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,12 @@ class Ranges:
     method: str
     images: int
     tensors: Mapping[str, Range]
+    methods: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """Of tensors whose range another method chose than `method` says."""
+
+    def method_of(self, tensor: str) -> str:
+        """That chose the range of a tensor."""
+        return self.methods.get(tensor, self.method)
 
     def of(self, tensor: str) -> Range:
         """The range of a tensor. Raises CalibrationError naming it where it was not measured."""
@@ -37,14 +44,23 @@ class Ranges:
 
     def save(self, path: Path) -> None:
         """Writes JSON whose bytes depend on the ranges alone; floats come back bit for bit."""
-        document = {
+        write_json(self.to_json(), path)
+
+    def to_json(
+        self, evidence: Mapping[str, Mapping[str, Any]] | None = None, confidence: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """A document for `write_json`; `evidence` is what is to stand beside the range of each tensor."""
+        beside = evidence or {}
+        return {
             "schema_version": _SCHEMA_VERSION,
             "method": self.method,
             "images": self.images,
-            "tensors": {name: {"low": r.low, "high": r.high} for name, r in sorted(self.tensors.items())},
+            "confidence": confidence,
+            "tensors": {
+                name: {"low": each.low, "high": each.high, **beside.get(name, {})}
+                for name, each in sorted(self.tensors.items())
+            },
         }
-        # Python prints the shortest digits that read back as the same float.
-        path.write_text(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> Ranges:
@@ -59,6 +75,12 @@ class Ranges:
             raise CalibrationError(f"{path}: {error}") from error
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CalibrationError(f"{path}: not a file of ranges ({error!r}); run calibration again") from error
+
+
+def write_json(document: Mapping[str, Any], path: Path) -> None:
+    """The same bytes for the same document."""
+    # Python prints the shortest digits that read back as the same float.
+    path.write_text(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def ranges_from_sketches(sketches: Sketches, method_text: str) -> Ranges:

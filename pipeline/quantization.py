@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calibration.errors import CalibrationError, GraphRefused, PoisonedData
+from pipeline.calibration_notes import confidence_notes
 from pipeline.calibration_pass import Pass, measured
 from pipeline.cancellation import Cancellation
 from pipeline.errors import DataRejected, NotAcceptable
@@ -20,6 +21,7 @@ from pipeline.repair import Repairs, Trial
 if TYPE_CHECKING:
     import onnx
 
+    from calibration.evidence import Evidence
     from calibration.placement import Placement
     from calibration.ranges import Ranges
     from calibration.rounding import Roundings
@@ -65,6 +67,13 @@ class Quantized:
     roundings: Mapping[str, Roundings] = field(default_factory=dict)
     """By family, where they were kept: its weights' integers."""
 
+    @cached_property
+    def evidence(self) -> Evidence:
+        """What the ranges rest on."""
+        from calibration.evidence import evidence_of
+
+        return evidence_of(self.ranges, self.sketches)
+
     def graphs(self) -> dict[str, onnx.ModelProto]:
         """What there is to build, by file name."""
         named = {FLOAT16: self.float16, **self.beside_float16}
@@ -76,10 +85,11 @@ class Quantized:
         named = {FLOAT16: self.float16, **self.beside_float16}
         return {name: graph.why_none for name, graph in named.items() if graph.why_none is not None}
 
-    def notes(self) -> Iterator[str]:
-        """What a person must know of it."""
+    def notes(self, modules: Mapping[str, str] | None = None) -> Iterator[str]:
+        """What a person must know of it; `modules` are the source modules of nodes, where they are known."""
         if self.sketches.images < FEW_IMAGES:
             yield f"ranges of {self.sketches.images} images are shaky: a few hundred are usual"
+        yield from confidence_notes(self.evidence, self.measured, modules or {})
         yield from (trial.in_words() for trial in self.repairs)
         yield from self.missing_graphs().values()
         if kept := len(self.float16.kept_in_float32):

@@ -144,7 +144,7 @@ def test_a_file_of_ranges_that_was_tampered_with_is_refused(
 ) -> None:
     path = tmp_path / "ranges.json"
     entry = {"low": -1.0, "high": 1.0, **change}
-    document = {"schema_version": 1, "method": "minmax", "images": 1, "tensors": {"x": entry}}
+    document = {"schema_version": 2, "method": "minmax", "images": 1, "tensors": {"x": entry}}
     path.write_text(json.dumps(document))
     with pytest.raises(CalibrationError, match=rf"ranges\.json: {message}"):
         Ranges.load(path)
@@ -152,7 +152,7 @@ def test_a_file_of_ranges_that_was_tampered_with_is_refused(
 
 def test_ranges_of_another_schema_are_refused(tmp_path: Path) -> None:
     (tmp_path / "ranges.json").write_text('{"schema_version": 9}')
-    with pytest.raises(CalibrationError, match="schema_version is 9, not 1"):
+    with pytest.raises(CalibrationError, match="schema_version is 9, not 2"):
         Ranges.load(tmp_path / "ranges.json")
 
 

@@ -125,6 +125,7 @@ def quantize(request: QuantizeRequest, progress: Progress, cancellation: Cancell
         "method": request.method,
         "files": [str(file) for file in files],
         "notes": notes,
+        "ranges": result.evidence.to_json(),
         "placement": placement_document(result),
         **({"sensitivity": costs} if costs else {}),
     }
@@ -173,7 +174,7 @@ def write_graphs(result: Quantized, folder: Path, stem: str) -> list[Path]:
         files = [folder / f"{stem}.{name}" for name in ("sketches.npz", "ranges.json", PLACEMENT)]
         with atomic.replacing(files[0]) as sketches, atomic.replacing(files[1]) as ranges:
             result.sketches.save(sketches)
-            result.ranges.save(ranges)
+            result.evidence.save(ranges)
         atomic.write_json(files[2], placement_document(result))
         for name in result.missing_graphs():
             (folder / f"{stem}.{name}").unlink(missing_ok=True)  # of an earlier calibration: it is not of these ranges

@@ -64,6 +64,7 @@ def quantize_sketches(request: SketchesRequest) -> Outcome:
         "method": request.method,
         "files": [str(file) for file in files],
         "notes": notes,
+        "ranges": result.evidence.to_json(),
         "placement": placement_document(result),
     }
 

@@ -50,7 +50,7 @@ class Calibrate(Stage):
     """`[calibrate]`."""
 
     name: ClassVar[str] = "calibrate"
-    version: ClassVar[int] = 7
+    version: ClassVar[int] = 8
     needs: ClassVar[tuple[type[Artifact], ...]] = (Splits, Graph)
     makes: ClassVar[type[Artifact]] = Graphs
     tools: ClassVar[tuple[str, ...]] = ("onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
@@ -129,13 +129,13 @@ class Calibrate(Stage):
             for note in notes(found, judging):
                 context.say(f"calibrate: {note}")
         result.sketches.save(target / "sketches.npz")
-        result.ranges.save(target / "ranges.json")
+        result.evidence.save(target / "ranges.json")
         atomic.write_json(target / PLACEMENT, placement_document(result))
         for name, model in result.graphs().items():
             atomic.write_bytes(target / name, model_bytes(model))
         write_for_tensorrt(result.measured, result.ranges, settings, inputs[Graph].model, target)
         context.say(f"calibrate: {self.method} over {len(indices)} samples, {len(result.ranges.tensors)} tensors")
-        for note in result.notes():
+        for note in result.notes(inputs[Graph].json("modules.json")):
             context.say(f"calibrate: {note}")
 
     def _indices(self, dataset: Dataset) -> Indices:

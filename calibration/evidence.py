@@ -1,0 +1,98 @@
+"""What a range rests on: how many values, what it cuts off, and how far it hangs on which images came."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from calibration.confidence import Alone, Confidence, Interval, alone_in, confidence_of, interval_of
+from calibration.method_text import method_from_text
+from calibration.ranges import Ranges, write_json
+from calibration.statistics import Sketches
+
+
+@dataclass(frozen=True)
+class TensorEvidence:
+    """Of one tensor."""
+
+    values: int
+    zeros: int
+    masked: int
+    """Values that a mask takes out of a softmax, -inf among them; no other value that is not finite gets through."""
+    saturating: int
+    """Values outside the range."""
+    method: str
+    interval: Interval | None
+    """None where the images are too few."""
+    alone: Alone | None
+    """The image that sets the range alone, where one does."""
+
+    def to_json(self) -> dict[str, Any]:
+        """An entry of ranges.json, beside the range."""
+        interval, alone = self.interval, self.alone
+        return {
+            "method": self.method,
+            "low_interval": None if interval is None else list(interval.low),
+            "high_interval": None if interval is None else list(interval.high),
+            "values": self.values,
+            "zeros": self.zeros,
+            "masked": self.masked,
+            "saturating": self.saturating,
+            "set_alone_by": None
+            if alone is None
+            else {
+                "image": alone.image,
+                "narrower_without": alone.share,
+                "reaches": alone.reaches,
+                "others_reach": alone.others,
+            },
+        }
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Of all ranges of a calibration."""
+
+    ranges: Ranges
+    tensors: Mapping[str, TensorEvidence]
+
+    @cached_property
+    def confidence(self) -> Confidence | None:
+        """None where the images are too few to say."""
+        return confidence_of({name: each.interval for name, each in self.tensors.items()}, self.ranges.tensors)
+
+    @property
+    def alone(self) -> Sequence[Alone]:
+        """Images that set a range alone, the one first whose range would shrink most."""
+        found = [each.alone for each in self.tensors.values() if each.alone is not None]
+        return sorted(found, key=lambda each: (-each.share, each.tensor))
+
+    def to_json(self) -> dict[str, Any]:
+        """What ranges.json holds."""
+        tensors = {name: each.to_json() for name, each in self.tensors.items()}
+        return self.ranges.to_json(tensors, None if self.confidence is None else self.confidence.to_json())
+
+    def save(self, path: Path) -> None:
+        """Writes ranges.json, which `Ranges.load` reads; its bytes depend on ranges and sketches alone."""
+        write_json(self.to_json(), path)
+
+
+def evidence_of(ranges: Ranges, sketches: Sketches) -> Evidence:
+    """With the sketches that the ranges were chosen from."""
+    return Evidence(ranges, {name: _of_tensor(name, ranges, sketches) for name in ranges.tensors})
+
+
+def _of_tensor(tensor: str, ranges: Ranges, sketches: Sketches) -> TensorEvidence:
+    sketch, chosen, method = sketches.tensors[tensor], ranges.of(tensor), ranges.method_of(tensor)
+    return TensorEvidence(
+        values=sketch.count,
+        zeros=sketch.zeros,
+        masked=sketch.masked,
+        saturating=sketch.saturating(chosen.low, chosen.high),
+        method=method,
+        interval=interval_of(sketch, method_from_text(method), chosen),
+        alone=alone_in(tensor, sketch, chosen),
+    )
