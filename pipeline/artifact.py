@@ -86,7 +86,7 @@ class Graphs(Artifact):
 
 @dataclass(frozen=True)
 class Engines(Artifact):
-    """<target>/<precision>.{onnx,plan}, engines.json, audit.json."""
+    """<target>/<precision>.{onnx,plan} with its .manifest.json, engines.json, audit.json."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ The stand-in engine doubles its float input `x` of dynamic batch 1 to 4 into `y`
 
 from __future__ import annotations
 
+import re
 import sys
 import types
 from collections.abc import Callable
@@ -14,11 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from plans import plan_bytes
 
 from engines import cuda as cuda_file
 from engines.base import AxisProfile, EngineDamaged, EngineError, RuntimeMissing, Session, Target, sha256_of_file
 from engines.cuda import Cuda
 from engines.tensorrt import TensorRTRTX
+from engines.tensorrt.module import RuntimeModule
 from engines.tensorrt.session import open_session
 
 PLAN = Path("e.plan")
@@ -272,7 +275,7 @@ def gpu(trt: FakeTensorRT, cuda: HostCuda, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_an_engine_opens_and_runs_on_a_machine_with_a_gpu(gpu: None, tmp_path: Path) -> None:
     plan = tmp_path / "e.plan"
-    plan.write_bytes(b"plan")
+    plan.write_bytes(plan_bytes())
     with TensorRTRTX().open(plan, sha256_of_file(plan), Target("rtx", "tensorrt-rtx")) as session:
         assert session.run({"x": batch(1)})["y"].tolist() == [[0, 2, 4]]
 
@@ -281,11 +284,33 @@ def test_other_bytes_than_the_recorded_ones_never_reach_the_runtime(
     gpu: None, trt: FakeTensorRT, tmp_path: Path
 ) -> None:
     plan = tmp_path / "e.plan"
-    plan.write_bytes(b"plan")
+    plan.write_bytes(plan_bytes())
     digest = sha256_of_file(plan)
     plan.write_bytes(b"evil")
     with pytest.raises(EngineDamaged, match="it was not loaded"):
         TensorRTRTX().open(plan, digest, Target("rtx", "tensorrt-rtx"))
+    assert trt.host_code_allowed == []
+
+
+@pytest.mark.parametrize(
+    ("bytes_", "said"),
+    [
+        (
+            plan_bytes((1, 6, 0, 9)),
+            "built with tensorrt-rtx 1.6.0.9, the device has 1.7.1.116; releases of TensorRT-RTX",
+        ),
+        (plan_bytes()[:-1], "it was cut off or added to"),
+        (b"ONNX" + plan_bytes()[4:], "as no plan of TensorRT does"),
+    ],
+)
+def test_a_plan_that_preflight_refuses_never_reaches_the_runtime(
+    gpu: None, trt: FakeTensorRT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bytes_: bytes, said: str
+) -> None:
+    monkeypatch.setattr(RuntimeModule, "version", lambda _: "1.7.1.116")
+    plan = tmp_path / "e.plan"
+    plan.write_bytes(bytes_)
+    with pytest.raises(EngineError, match=re.escape(said)):
+        TensorRTRTX().open(plan, sha256_of_file(plan), Target("rtx", "tensorrt-rtx"))
     assert trt.host_code_allowed == []
 
 
@@ -295,7 +320,7 @@ def test_without_a_driver_a_whole_plan_is_not_loaded_and_it_is_said_why(
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", trt)
     monkeypatch.setattr(cuda_file, "why_no_gpu", lambda: "there is no NVIDIA driver here")
     plan = tmp_path / "e.plan"
-    plan.write_bytes(b"plan")
+    plan.write_bytes(plan_bytes())
     with pytest.raises(RuntimeMissing, match=r"e\.plan: there is no NVIDIA driver here"):
         TensorRTRTX().open(plan, sha256_of_file(plan), Target("rtx", "tensorrt-rtx", batch=AxisProfile()))
     assert trt.host_code_allowed == []

@@ -80,7 +80,9 @@ def compile_graph(trt: Module, graph: Path, precision: str, target: Target, on_s
         _parse(parser, network, graph, recorder)
         config: IBuilderConfig = builder.create_builder_config()
         settings = configure(trt, builder, config, graph, precision, target)
-        settings["profiles"] = add_profiles(builder, network, config, graph, target)
+        profiles = add_profiles(builder, network, config, graph, target)
+        settings["profiles"] = tuple(profile.sizes for profile in profiles)
+        settings["shapes"] = tuple(profile.shapes for profile in profiles)
         timing_cache = target.builder.timing_cache
         if timing_cache is not None:
             take_timing_cache(trt, config, Path(timing_cache), target.builder.reproducible)

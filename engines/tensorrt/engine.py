@@ -20,9 +20,12 @@ from engines.base import (
     Target,
     verified_bytes,
 )
+from engines.compatibility import facts_of, will_load
+from engines.device import this_device
 from engines.files import replacing
+from engines.plan import plan_header
 from engines.tensorrt.build import compile_graph
-from engines.tensorrt.module import RuntimeModule, known_compute_capabilities
+from engines.tensorrt.module import RuntimeModule, count_dla_cores, known_compute_capabilities
 from engines.tensorrt.refusals import multiplies_fp8, what_rtx_refuses, what_tensorrt_refuses
 from engines.tensorrt.session import open_session
 
@@ -80,8 +83,12 @@ class TensorRTEngine(Engine):
     def open(self, engine: Path, sha256: str, target: Target) -> Session:
         # Deserializing a plan runs its code: nothing but the recorded bytes gets there.
         plan = verified_bytes(engine, sha256)
+        header = plan_header(plan, engine)
         if missing := self.why_not_run(target):
             raise RuntimeMissing(f"{engine}: {missing}")
+        found = will_load(facts_of(header, target), this_device({self.runtime: self.module.version() or ""}))
+        if found.verdict == "no":
+            raise RuntimeMissing(f"{engine}: does not load here: {'; '.join(found.reasons)}")
         return open_session(self.module.load(), cuda.open_cuda(), plan, engine)
 
 
@@ -95,6 +102,10 @@ class TensorRT(TensorRTEngine):
         name="tensorrt",
         install="a Jetson has it from JetPack; elsewhere pip install 'edgestill[tensorrt]' from NVIDIA's package index",
     )
+
+    def dla_cores(self) -> int | None:
+        """Of this machine; None where there is no GPU or no TensorRT to tell."""
+        return None if self._missing() is not None else count_dla_cores(self.module.load())
 
     def family_of(self, target: Target) -> str:
         return "tensorrt" if target.builder.dla_core is None else "tensorrt-dla"

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from engines.base import BuildFailed, RuntimeMissing
-from engines.tensorrt.api import IBuilderConfig, Module
+from engines.tensorrt.api import Builder, IBuilderConfig, Module
+from engines.tensorrt.log import recording
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,13 @@ class RuntimeModule:
         except RuntimeMissing as error:
             return str(error)
         return None
+
+
+def count_dla_cores(trt: Module) -> int:
+    """Deep learning accelerators of this machine."""
+    with recording(trt) as (logger, _):
+        builder: Builder = trt.Builder(logger)
+        return int(builder.num_DLA_cores)
 
 
 def known_compute_capabilities(trt: Module) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from engines.base import BATCH, AxisProfile, BuildFailed, Target
@@ -13,10 +13,19 @@ Sizes = Mapping[str, dict[str, int]]
 """min, opt and max by the name of the axis."""
 
 
+@dataclass(frozen=True)
+class Profile:
+    """One optimization profile, as the builder got it."""
+
+    sizes: Sizes
+    shapes: Mapping[str, dict[str, tuple[int, ...]]]
+    """min, opt and max of each dynamic input."""
+
+
 def add_profiles(
     builder: Builder, network: INetworkDefinition, config: IBuilderConfig, graph: Path, target: Target
-) -> tuple[Sizes, ...]:
-    """The target's profiles, each for all dynamic inputs, and what they hold; none where no input is dynamic.
+) -> tuple[Profile, ...]:
+    """The target's profiles, each for all dynamic inputs; none where no input is dynamic.
 
     Raises BuildFailed.
     """
@@ -26,29 +35,27 @@ def add_profiles(
     names = {tensor.name: _axes(tensor, target, graph) for tensor in dynamic}
     found = {name for axes in names.values() for name in axes.values()}
     _require_known(found, target, graph)
-    profiles = tuple(_sizes(found, profile, graph) for profile in target.profiles) if dynamic else ()
-    for sizes in profiles:
-        _add(builder, config, {tensor.name: _dims(tensor) for tensor in dynamic}, names, sizes, graph)
+    dims = {tensor.name: _dims(tensor) for tensor in dynamic}
+    sizes = tuple(_sizes(found, profile, graph) for profile in target.profiles) if dynamic else ()
+    profiles = tuple(Profile(each, {name: _bounds(dims[name], names[name], each) for name in dims}) for each in sizes)
+    for profile in profiles:
+        _add(builder, config, profile, graph)
     return profiles
 
 
-def _add(
-    builder: Builder,
-    config: IBuilderConfig,
-    shapes: Mapping[str, tuple[int, ...]],
-    names: Mapping[str, dict[int, str]],
-    sizes: Sizes,
-    graph: Path,
-) -> None:
+def _bounds(dims: tuple[int, ...], names: Mapping[int, str], sizes: Sizes) -> dict[str, tuple[int, ...]]:
+    return {
+        bound: tuple(sizes[names[at]][bound] if size == -1 else size for at, size in enumerate(dims))
+        for bound in ("min", "opt", "max")
+    }
+
+
+def _add(builder: Builder, config: IBuilderConfig, wanted: Profile, graph: Path) -> None:
     profile: IOptimizationProfile = builder.create_optimization_profile()
-    for tensor, dims in shapes.items():
-        bounds = {
-            bound: tuple(sizes[names[tensor][at]][bound] if size == -1 else size for at, size in enumerate(dims))
-            for bound in ("min", "opt", "max")
-        }
+    for tensor, bounds in wanted.shapes.items():
         profile.set_shape(tensor, min=bounds["min"], opt=bounds["opt"], max=bounds["max"])
     if not profile or config.add_optimization_profile(profile) < 0:
-        raise BuildFailed(f"{graph}: TensorRT refuses the sizes {dict(sizes)} of its axes; choose others")
+        raise BuildFailed(f"{graph}: TensorRT refuses the sizes {dict(wanted.sizes)} of its axes; choose others")
 
 
 def _axes(tensor: ITensor, target: Target, graph: Path) -> dict[int, str]:

@@ -1,4 +1,4 @@
-"""`build`, `audit`, `targets` and `doctor`: the commands of engines and of the machines that they run on."""
+"""`build`, `audit`, `preflight`, `targets`, `doctor`: the commands of engines and of the machines that they run on."""
 
 from __future__ import annotations
 
@@ -57,6 +57,22 @@ def _audit(
     from pipeline.commands.audit import audit
 
     finished(lambda _: audit(engine), as_json)
+
+
+@app.command("preflight")
+def _preflight(
+    engine: Annotated[Path, typer.Argument(metavar="ENGINE", help="A plan; its manifest beside it says more.")],
+    device: Annotated[
+        Path | None,
+        typer.Option("--for", metavar="DEVICE.json", help="What edgestill doctor --json wrote there; default: here."),
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 where the answer is unknown, too.")] = False,
+    as_json: Json_ = False,
+) -> None:
+    """Say whether an engine will load on a device: yes, no because ..., or unknown. Loads nothing."""
+    from pipeline.commands.preflight import preflight
+
+    finished(lambda _: preflight(engine, device, strict), as_json)
 
 
 @app.command("targets")

@@ -12,13 +12,14 @@ from pydantic import ValidationError
 
 from engines import ENGINES
 from engines.audit import summarize
-from engines.base import QUANTIZED_PRECISIONS, BuiltEngine, Engine, Target
+from engines.base import QUANTIZED_PRECISIONS, BuiltEngine, Engine, Target, sha256_of_file
 from engines.presets import PRESETS
 from pipeline import atomic
 from pipeline.auditing import Opponent, audit_record
 from pipeline.building import built_engine, engine_line
 from pipeline.cancellation import Cancellation
 from pipeline.errors import MachineLacks, RecipeError
+from pipeline.evidence import Origin, device_here, write_evidence
 from pipeline.mistakes import explained
 from pipeline.names import unknown
 from pipeline.outcome import Outcome
@@ -80,6 +81,8 @@ def build(request: BuildRequest, progress: Progress, cancellation: Cancellation)
         record = audit_record(built, request.precision, target, opponent)
         known = {"precision": request.precision, "sha256": built.sha256, "settings": dict(built.settings)}
         atomic.write_json(audit, {"target": asdict(target), **known, **record})
+        origin = Origin(request.model.name, {"graph": sha256_of_file(request.model)})
+        evidence = write_evidence(built, request.precision, target, origin, device_here(), record)
     document = {
         "engine": str(to),
         "bytes": built.bytes,
@@ -91,7 +94,7 @@ def build(request: BuildRequest, progress: Progress, cancellation: Cancellation)
         "patterns": record["patterns"],
         "opponent": record["opponent"],
     }
-    return Outcome(document, lambda console: _show(console, request, built, audit))
+    return Outcome(document, lambda console: _show(console, request, built, (audit, evidence)))
 
 
 def _opponent(
@@ -143,11 +146,12 @@ def _sizes(asked: str, text: str) -> dict[str, int]:
     return dict(zip(("min", "opt", "max"), map(int, sizes), strict=True))
 
 
-def _show(console: Console, request: BuildRequest, built: BuiltEngine, audit: Path) -> None:
+def _show(console: Console, request: BuildRequest, built: BuiltEngine, beside: tuple[Path, ...]) -> None:
     found = summarize(built.layers)
     console.print(engine_line(request.target, built), markup=False, soft_wrap=True)
     for line in built.log:
         console.print(f"  builder: {line}", markup=False, soft_wrap=True)
     if request.precision in QUANTIZED_PRECISIONS and found.float_products:
         console.print(f"  in float: {', '.join(found.float_products)}", markup=False, soft_wrap=True)
-    console.print(f"wrote {built.file}\nwrote {audit}", markup=False, soft_wrap=True)
+    for file in (built.file, *beside):
+        console.print(f"wrote {file}", markup=False, soft_wrap=True)

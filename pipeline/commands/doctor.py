@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from engines import ENGINES
 from engines.base import Target
 from engines.machine import cpu_family, this_machine
+from pipeline.evidence import device_here
 from pipeline.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def doctor() -> Outcome:
     machine = this_machine()
     document = {
         "machine": machine.to_json(),
+        "device": device_here(machine).to_json(),
         "cpu_family": cpu_family(machine),
         "packages": {name: _installed(name) for name in DISTRIBUTIONS},
         "runtimes": {name: _runtime(name) for name in ENGINES},

@@ -12,15 +12,16 @@ from pydantic import AfterValidator, Field, model_validator
 
 from engines import ENGINES
 from engines.audit import summarize
-from engines.base import FLOAT32_GRAPH, QUANTIZED_PRECISIONS, BuiltEngine, Target
+from engines.base import FLOAT32_GRAPH, QUANTIZED_PRECISIONS, BuiltEngine, Target, sha256_of_file
 from engines.cuda import compute_capability, driver_version
 from pipeline import atomic
-from pipeline.artifact import Artifact, Artifacts, Engines, Graph, Graphs, Splits
+from pipeline.artifact import Artifact, Artifacts, Engines, Graph, Graphs, Splits, Student, Teacher
 from pipeline.auditing import AuditGates, Opponent, audit_failures, audit_record
 from pipeline.building import built_engine, engine_line, engine_record, with_timing_cache_in
 from pipeline.context import Context
 from pipeline.errors import MachineLacks, NotAcceptable, RecipeError
-from pipeline.manifest import LOG, MANIFEST
+from pipeline.evidence import Origin, device_here, write_evidence
+from pipeline.manifest import LOG, MANIFEST, read_manifest
 from pipeline.names import Name
 from pipeline.quantization import PLACEMENT
 from pipeline.stage import Stage
@@ -49,8 +50,8 @@ class Build(Stage):
     """`[build]`."""
 
     name: ClassVar[str] = "build"
-    version: ClassVar[int] = 5
-    needs: ClassVar[tuple[type[Artifact], ...]] = (Splits, Graph, Graphs)
+    version: ClassVar[int] = 6
+    needs: ClassVar[tuple[type[Artifact], ...]] = (Splits, Teacher, Student, Graph, Graphs)
     makes: ClassVar[type[Artifact]] = Engines
     tools: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "tensorrt", "tensorrt_rtx")
 
@@ -112,7 +113,7 @@ class Build(Stage):
         records: list[dict[str, Any]] = []
         audits: dict[str, Any] = {}
         failures: list[str] = []
-        lacks = self._lacks()
+        lacks, device = self._lacks(), device_here()
         for name, settings in self.targets.items():
             wanted = settings.target(name, context.threads)
             if (why := lacks[name]) is not None:
@@ -124,7 +125,8 @@ class Build(Stage):
             opponent = _opponent(built, inputs, wanted, target, context)
             for precision, engine in built.items():
                 records.append({**_record(wanted, precision, "built"), **engine_record(engine, target)})
-                audits[f"{name}/{precision}"] = audit_record(engine, precision, wanted, opponent)
+                audits[f"{name}/{precision}"] = audit = audit_record(engine, precision, wanted, opponent)
+                write_evidence(engine, precision, wanted, _origin(inputs, wanted, precision), device, audit)
                 context.say(engine_line(f"{name} {precision}", engine))
             failures += self._failures(name, built, opponent)
         if failures:
@@ -169,11 +171,23 @@ def _opponent(
             return Opponent(reason=str(error))
 
 
+def _graph(inputs: Artifacts, target: Target, precision: str) -> Path:
+    if precision in FLOAT32_GRAPH:
+        return inputs[Graph].model
+    return inputs[Graphs].model(precision, ENGINES[target.runtime].family_of(target))
+
+
+def _origin(inputs: Artifacts, target: Target, precision: str) -> Origin:
+    """Of the graph itself, and of every stage's result that it came from."""
+    graph = _graph(inputs, target, precision)
+    kinds = {"data": Splits, "teacher": Teacher, "student": Student, "export": Graph, "calibration": Graphs}
+    stages = {name: read_manifest(inputs[kind].folder).digest for name, kind in kinds.items()}
+    return Origin(graph.name, {"graph": sha256_of_file(graph), **stages})
+
+
 def _build(inputs: Artifacts, target: Target, precision: str, folder: Path, context: Context) -> BuiltEngine:
-    engine = ENGINES[target.runtime]
-    quantized = inputs[Graphs]
-    graph = inputs[Graph].model if precision in FLOAT32_GRAPH else quantized.model(precision, engine.family_of(target))
-    missing = quantized.json(PLACEMENT)["missing_graphs"]
+    engine, graph = ENGINES[target.runtime], _graph(inputs, target, precision)
+    missing = inputs[Graphs].json(PLACEMENT)["missing_graphs"]
     if (why := missing.get(graph.name)) is not None:
         raise NotAcceptable(f"[build.targets.{target.name}] {why}; take '{precision}' out of precisions")
     to = folder / target.name / f"{precision}{engine.suffix}"

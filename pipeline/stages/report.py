@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, final
 
 from engines import ENGINES
 from engines.base import QUANTIZED_PRECISIONS, Target
+from engines.compatibility import PORTABLE_RTX
 from pipeline.artifact import (
     Artifact,
     Artifacts,
@@ -44,9 +45,6 @@ from pipeline.reporting.verdict import verdict_from_gates
 from pipeline.stage import Stage
 from pipeline.tasks.task import Task
 from pipeline.taught import curves, distillation, search_of
-
-PORTABLE = "compute capability 8.6, 8.9, 12.0"
-"""Where a portable engine runs by default: NVIDIA, TensorRT for RTX, support matrix."""
 
 State = Literal["measured", "built", "not_built"]
 
@@ -200,7 +198,9 @@ def _runs_on(target: Target) -> str:
     if not ENGINES[target.runtime].for_gpu:
         return "this CPU"
     if not target.compute_capabilities:
-        return PORTABLE if target.runtime == "tensorrt-rtx" else "the GPU at hand"
+        return (
+            f"compute capability {', '.join(PORTABLE_RTX)}" if target.runtime == "tensorrt-rtx" else "the GPU at hand"
+        )
     return f"compute capability {', '.join(target.compute_capabilities)}"
 
 
