@@ -28,10 +28,10 @@ def quantize(job: Job) -> None:
 
     from calibration.collect import Batch, collect
     from calibration.prepare import prepared
-    from pipeline import atomic
     from pipeline.cancellation import Cancellation
+    from pipeline.onnx_file import write_graph
     from pipeline.progress import QuietProgress
-    from pipeline.quantization import model_bytes, quantized
+    from pipeline.quantization import quantized
     from pipeline.quantization_settings import CalibrationData, QuantizationSettings
 
     model = onnx.load(job.graph)
@@ -50,4 +50,4 @@ def quantize(job: Job) -> None:
     data = CalibrationData(job.count, batches)
     result = quantized(Path(job.graph), data, settings, QuietProgress(), Cancellation())
     for family, made in result.int8.items():
-        atomic.write_bytes(job.file(family), model_bytes(made))
+        write_graph(job.file(family), made)

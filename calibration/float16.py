@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from calibration.errors import CalibrationError, GraphRefused
+from calibration.external_data import check
 from calibration.graph import SATURATING_OPERATORS, Graph, subgraphs
 from calibration.names import FreshNames
 from calibration.prepare import opset_of
@@ -153,7 +154,7 @@ class _Converter:
         result.graph.node.extend(self._nodes)
         result.graph.initializer.extend(self._initializers.values())
         try:
-            onnx.checker.check_model(result, full_check=True)
+            check(result, full_check=True)
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
             raise GraphRefused(f"the graph has no valid form in half precision: {error}") from error
         return result

@@ -7,6 +7,7 @@ import onnx
 from onnx import ModelProto, NodeProto
 
 from calibration.errors import GraphRefused
+from calibration.external_data import converted, inferred
 from calibration.float16 import float32_nodes, in_half_precision, why_too_large
 from calibration.graph import Graph
 from calibration.placement import Placement
@@ -30,10 +31,10 @@ def with_float16_rest(quantized: ModelProto, model: ModelProto, extremes: Ranges
     From opset 19 on scales are in half precision where it holds them; before, and where it does not, a pair stays in
     float32 between casts. `extremes` are the exact extremes of the prepared model (method `minmax`).
     """
-    inferred = onnx.shape_inference.infer_shapes(quantized, strict_mode=True, data_prop=True)
+    found = inferred(quantized, strict_mode=True, data_prop=True)
     kept = float32_nodes(model, extremes)
-    pairs = _float32_pairs(Graph(inferred), opset_of(quantized), Graph(model), extremes)
-    return in_half_precision(inferred, {**pairs, **kept}), kept
+    pairs = _float32_pairs(Graph(found), opset_of(quantized), Graph(model), extremes)
+    return in_half_precision(found, {**pairs, **kept}), kept
 
 
 def fp8_graph(
@@ -52,13 +53,12 @@ def _at_opset(model: ModelProto, opset: int) -> ModelProto:
         return model
     advice = f"export it with opset {opset} or later"
     try:
-        raised = onnx.version_converter.convert_version(model, opset)
-        inferred = onnx.shape_inference.infer_shapes(raised, check_type=True, strict_mode=True, data_prop=True)
+        raised = inferred(converted(model, opset), check_type=True, strict_mode=True, data_prop=True)
     except (RuntimeError, onnx.shape_inference.InferenceError) as error:
         raise GraphRefused(f"the graph does not convert to opset {opset} ({str(error).strip()}); {advice}") from error
-    if [node.name for node in inferred.graph.node] != [node.name for node in model.graph.node]:
+    if [node.name for node in raised.graph.node] != [node.name for node in model.graph.node]:
         raise GraphRefused(f"the graph has other nodes at opset {opset}; {advice}")
-    return inferred
+    return raised
 
 
 def _float32_pairs(graph: Graph, opset: int, before: Graph, extremes: Ranges) -> dict[str, str]:

@@ -8,7 +8,9 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+
+from calibration.external_data import values_of
 
 SATURATING_OPERATORS = ("Relu", "Clip")
 """They cut what their input holds, in the requantizing kernel, so a range is wanted after them only."""
@@ -84,7 +86,7 @@ class Graph:
 
     def constant(self, tensor: str) -> NDArray[np.float32]:
         """The values of a float32 initializer."""
-        return numpy_helper.to_array(self.initializers[tensor]).astype(np.float32, copy=False)
+        return values_of(self.initializers[tensor]).astype(np.float32, copy=False)
 
     def activations(self) -> tuple[str, ...]:
         """Float32 tensors that depend on the input and have a use of their own, inputs first.

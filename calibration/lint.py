@@ -9,6 +9,7 @@ import onnx
 from onnx import ModelProto
 
 from calibration.errors import CalibrationError
+from calibration.external_data import check
 from calibration.families import FAMILY
 from calibration.lint_any import ANY_RULES
 from calibration.lint_cpu import CPU_RULES
@@ -59,11 +60,9 @@ def lint(model: ModelProto, family: str) -> tuple[Finding, ...]:
 
 def _why_invalid(model: ModelProto) -> str | None:
     try:
-        onnx.checker.check_model(model, full_check=True)
+        check(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         return str(error).strip()
-    except ValueError as error:  # 2 GB and more do not go through protobuf at once
-        return None if "2GB" in str(error).replace(" ", "") else str(error)
     return None
 
 

@@ -11,6 +11,7 @@ import onnx.inliner
 from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from calibration.external_data import values_of
 from calibration.graph import attribute
 
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -90,7 +91,7 @@ class QdqGraph:
 
     def values(self, tensor: str) -> NDArray[np.generic] | None:
         """The values of a constant."""
-        return numpy_helper.to_array(self._tensors[tensor]) if tensor in self._tensors else None
+        return values_of(self._tensors[tensor]) if tensor in self._tensors else None
 
     def integers(self, dq: Link) -> NDArray[np.generic] | None:
         """What a weight's DQ reads, where it is stored in integers."""

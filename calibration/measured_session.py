@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from calibration.errors import GraphRefused
+from calibration.external_data import is_large, session_of
 
 _BLOCKED_DOMAIN = "com.microsoft.nchwc"
 _BLOCK_SIZES = (16, 8)
 """Channels that onnxruntime keeps side by side: 16 where the CPU has AVX-512, 8 elsewhere."""
-_INLINE_LIMIT_BYTES = (1 << 31) - (64 << 20)
 
 
 @final
@@ -44,27 +44,26 @@ class MeasuredSession:
 
 def _opened(model: ModelProto, tensors: tuple[str, ...], folder: Path) -> tuple[Any, list[str]]:
     """The session, and the tensor of it that stands for each of `tensors`."""
+    options = _options()
+    if is_large(model):  # written out, it would take its size again, on the disk and in memory
+        return _session(model, options), list(tensors)
     written = folder / "optimized.onnx"
-    _session(_source(model, folder), optimized=written)
+    options.optimized_model_filepath = str(written)
+    options.add_session_config_entry("session.disable_prepacking", "1")  # it is written, never run
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "optimized.weights")
+    options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+    _session(model, options)
     optimized = onnx.load(written, load_external_data=False)
     instead = _unordered(optimized)
     names = [instead.get(name, name) for name in tensors]
     _set_outputs(optimized, names)
     onnx.save(optimized, written)
-    return _session(str(written), optimized=None), names
+    options = _options()
+    options.graph_optimization_level = type(options.graph_optimization_level).ORT_DISABLE_ALL
+    return _session(written, options), names
 
 
-def _source(model: ModelProto, folder: Path) -> bytes | str:
-    """What onnxruntime loads: a protobuf in memory, or a file where that has no room for the weights."""
-    if model.ByteSize() < _INLINE_LIMIT_BYTES:
-        data: bytes = model.SerializeToString()
-        return data
-    path = folder / "source.onnx"
-    onnx.save(model, path, save_as_external_data=True, location="source.weights")
-    return str(path)
-
-
-def _session(source: bytes | str, optimized: Path | None) -> Any:
+def _options() -> Any:
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
@@ -72,15 +71,16 @@ def _session(source: bytes | str, optimized: Path | None) -> Any:
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    if optimized is None:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    else:
-        options.optimized_model_filepath = str(optimized)
-        options.add_session_config_entry("session.disable_prepacking", "1")  # it is written, never run
-        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "optimized.weights")
-        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+    return options
+
+
+def _session(source: ModelProto | Path, options: Any) -> Any:
+    import onnxruntime
+
     try:
-        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        if isinstance(source, ModelProto):
+            return session_of(source, options)
+        return onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own errors share no base class
         raise GraphRefused(f"onnxruntime cannot load the graph to measure it: {error}") from error
 

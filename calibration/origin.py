@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,7 +44,9 @@ WHOLE = Shard(1, 1)
 
 def graph_digest(prepared: ModelProto) -> str:
     """SHA-256 of the graph that is measured."""
-    return hashlib.sha256(prepared.SerializeToString(deterministic=True)).hexdigest()
+    from calibration.external_data import digest
+
+    return digest(prepared)
 
 
 def merged_shards(paths: Sequence[Path], graph: str) -> Sketches:

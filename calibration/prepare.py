@@ -7,7 +7,7 @@ import onnx
 import onnx.inliner
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
-from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto
 from onnxscript.rewriter import rewrite
 from onnxscript.rewriter.rules.common import (
     fuse_batchnorm_into_conv_rule,
@@ -16,6 +16,7 @@ from onnxscript.rewriter.rules.common import (
 )
 
 from calibration.errors import GraphRefused
+from calibration.external_data import check, inferred, is_referred_to, values_of
 from calibration.graph import subgraphs
 
 LEAST_OPSET = 13
@@ -36,7 +37,6 @@ _QUANTIZED_OPERATORS = frozenset(
         "QGemm",
     }
 )
-_PROTOBUF_LIMIT_BYTES = (1 << 31) - (64 << 20)  # the graph itself needs room beside its weights
 _HALF_TYPES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
@@ -87,22 +87,19 @@ def _refuse_what_cannot_be_quantized(model: ModelProto) -> None:
     if not any(node.op_type in COMPUTE_OPERATORS for node in model.graph.node):
         raise GraphRefused(f"the graph has no {', '.join(COMPUTE_OPERATORS)}: there is nothing to quantize")
     try:
-        onnx.checker.check_model(model)
+        check(model)
     except onnx.checker.ValidationError as error:
         raise GraphRefused(f"the graph is not valid ONNX: {error}") from error
 
 
 def _refuse_tensors(model: ModelProto) -> None:
     for tensor in model.graph.initializer:
-        if tensor.data_location == TensorProto.EXTERNAL:
+        if tensor.data_location == TensorProto.EXTERNAL and not is_referred_to(tensor):
             raise GraphRefused(f"weight {tensor.name!r} is in another file; load the model with onnx.load")
         if tensor.data_type in _HALF_TYPES:
             raise GraphRefused(f"weight {tensor.name!r} is in half precision; give the FP32 export of the network")
-        if tensor.data_type == TensorProto.FLOAT and np.isnan(numpy_helper.to_array(tensor)).any():
+        if tensor.data_type == TensorProto.FLOAT and np.isnan(values_of(tensor)).any():
             raise GraphRefused(f"weight {tensor.name!r} contains NaN; the training has diverged: export another one")
-    size_bytes = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
-    if size_bytes > _PROTOBUF_LIMIT_BYTES:
-        raise GraphRefused(f"the weights take {size_bytes:,} bytes; graphs of 2 GB and more are not supported")
 
 
 def _refuse_node(node: NodeProto) -> None:
@@ -124,8 +121,8 @@ def _name_nodes(model: ModelProto) -> None:
 
 def _checked(model: ModelProto) -> ModelProto:
     try:
-        inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
-        onnx.checker.check_model(inferred)
+        found = inferred(model, check_type=True, strict_mode=True, data_prop=True)
+        check(found)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise GraphRefused(f"shapes or types of the graph do not fit together: {error}") from error
-    return inferred
+    return found

@@ -8,11 +8,11 @@ from typing import Literal
 
 import ml_dtypes
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from calibration.errors import GraphRefused
+from calibration.external_data import check
 from calibration.families import FAMILY, Family, in_fp8
 from calibration.graph import Graph
 from calibration.method import Range
@@ -119,7 +119,7 @@ class _Rewriter:
         result.graph.node.extend(self._nodes())
         self._set_initializers(result)
         del result.graph.value_info[:]
-        onnx.checker.check_model(result, full_check=True)
+        check(result, full_check=True)
         return result
 
     def _grid(self, activation: Activation, ranges: Ranges) -> Grid:

@@ -18,6 +18,7 @@ from onnx import ModelProto
 
 from calibration.collect import Batch
 from calibration.errors import CalibrationError, GraphRefused
+from calibration.external_data import session_of
 
 Outputs = Mapping[str, NDArray[Any]]
 
@@ -63,7 +64,7 @@ def session_as_written(model: ModelProto, threads: int) -> Any:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.add_session_config_entry("session.disable_quant_qdq", "1")  # float kernels between Q and DQ
     try:
-        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return session_of(model, options)
     except Exception as error:  # onnxruntime's own errors share no base class
         raise GraphRefused(f"onnxruntime cannot load the graph to compare it: {error}") from error
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-import onnx
 from onnx import ModelProto, NodeProto
 
 from calibration.cache_origin import CacheOrigin
+from calibration.external_data import inferred
 from calibration.graph import Graph
 from calibration.tensorrt_cache import ParsedCache, parsed_cache
 from calibration.tensorrt_version import CacheVersion
@@ -38,7 +38,7 @@ class LintedGraph:
     def float_tensors(self) -> dict[str, bool]:
         """Those that depend on the input, in order: whether a convolution or product reads or writes each, or writes it
         through the Relu or Clip that it is fused with."""
-        index = Graph(onnx.shape_inference.infer_shapes(self.model))
+        index = Graph(inferred(self.model))
         alive = {name for name in index.inputs if name not in index.initializers}
         for node in index.nodes:
             if any(name in alive for name in node.input):

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from pipeline.calibration_inputs import GraphInput, data_from_images, data_from_npz, preprocess_from_json
 from pipeline.digest import UserFileDigests, sha256_of_value
 from pipeline.errors import DataRejected, RecipeError
-from pipeline.quantization import loaded_graph, quantization_errors_explained
+from pipeline.onnx_file import loaded_graph
+from pipeline.quantization import quantization_errors_explained
 from pipeline.yardstick import Agreement, JudgingData, Top1Accuracy, Yardstick
 
 LABELS = "labels"

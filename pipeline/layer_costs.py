@@ -125,13 +125,10 @@ class Judge:
     @cached_property
     def _key(self) -> list[str]:
         """Everything that shapes an evaluation beside the placement."""
-        import hashlib
-
-        from pipeline.quantization import model_bytes
+        from calibration.external_data import digest
 
         graphs = (self._subject.as_calibrated[1], self._subject.whole[1], self._subject.model)
-        digests = [hashlib.sha256(model_bytes(graph)).hexdigest() for graph in graphs]
-        return [*digests, self._data.identity, str(self._data.samples), self.metric or ""]
+        return [*map(digest, graphs), self._data.identity, str(self._data.samples), self.metric or ""]
 
 
 @dataclass

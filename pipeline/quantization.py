@@ -14,6 +14,7 @@ from pipeline.calibration_notes import confidence_notes
 from pipeline.calibration_pass import Pass, measured
 from pipeline.cancellation import Cancellation
 from pipeline.errors import DataRejected, NotAcceptable
+from pipeline.onnx_file import loaded_graph
 from pipeline.progress import Progress
 from pipeline.quantization_settings import BEST, CalibrationData, QuantizationSettings, resolved_family
 from pipeline.repair import Repairs, Trial
@@ -218,22 +219,6 @@ def quantization_errors_explained(subject: str) -> Iterator[None]:
         raise DataRejected(str(error)) from error
 
 
-def loaded_graph(graph: Path) -> onnx.ModelProto:
-    """With its weights, wherever they are; raises NotAcceptable where they or the graph cannot be read."""
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    try:
-        return onnx.load(graph)
-    except DecodeError as error:
-        raise NotAcceptable(f"{graph}: is no ONNX file ({error}); export it again") from error
-    except (onnx.checker.ValidationError, OSError, ValueError) as error:
-        raise NotAcceptable(
-            f"{graph}: its weights cannot be read ({error}); "
-            "files of weights lie in the graph's folder, where the export put them, and move with it"
-        ) from error
-
-
 def _float16(model: onnx.ModelProto, extremes: Ranges) -> Float16:
     from calibration.float16 import float16_from_float32, float32_nodes
 
@@ -268,12 +253,6 @@ def _or_reason(what: str, made: Callable[[], tuple[onnx.ModelProto, Mapping[str,
         return Float16(*made())
     except CalibrationError as error:
         return Float16(None, {}, f"no {what} graph, because {str(error).strip()}")
-
-
-def model_bytes(model: onnx.ModelProto) -> bytes:
-    """The same bytes for the same graph."""
-    data: bytes = model.SerializeToString(deterministic=True)
-    return data
 
 
 def placement_document(quantized: Quantized) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,11 +11,13 @@ from calibration.tensorrt_version import CacheVersion, wanted_version
 from engines.base import sha256_of_file
 from pipeline import atomic
 from pipeline.errors import NotAcceptable
+from pipeline.onnx_file import remove_graph, write_graph
 from pipeline.quantization_settings import QuantizationSettings
 
 if TYPE_CHECKING:
     import onnx
 
+    from calibration.range_table import RangeTable
     from calibration.ranges import Ranges
 
 MEASURED_GRAPH = "fp32.onnx"
@@ -38,28 +39,28 @@ def write_for_tensorrt(
     `source` is the file that was calibrated. Raises NotAcceptable where a tensor has no range, or a name that no cache
     can hold.
     """
+    from calibration.range_table import GraphFile, range_table
+
     if not settings.cache_versions and not set(settings.families) & set(FAMILIES_WITH_RANGES):
         return []
+    graph = folder / f"{prefix}{MEASURED_GRAPH}"
+    written = write_graph(graph, measured)
     try:
-        files = dict(_files(measured, ranges, source, settings.cache_versions, prefix))
+        table = range_table(measured, ranges, GraphFile(graph.name, sha256_of_file(graph)))
+        files = dict(_files(table, source, settings.cache_versions, prefix))
     except CalibrationError as error:
+        remove_graph(graph)
         raise NotAcceptable(f"{source.name}: {error}") from error
     for name, data in files.items():
         atomic.write_bytes(folder / name, data)
-    return [folder / name for name in files]
+    return [*written, *(folder / name for name in files)]
 
 
-def _files(
-    measured: onnx.ModelProto, ranges: Ranges, source: Path, versions: Sequence[str], prefix: str
-) -> Iterator[tuple[str, bytes]]:
+def _files(table: RangeTable, source: Path, versions: Sequence[str], prefix: str) -> Iterator[tuple[str, bytes]]:
     from calibration.cache_origin import origin_of
-    from calibration.range_table import GraphFile, range_table
+    from calibration.range_table import GraphFile
     from calibration.tensorrt_cache import CalibrationCache
 
-    graph = measured.SerializeToString(deterministic=True)
-    name = f"{prefix}{MEASURED_GRAPH}"
-    table = range_table(measured, ranges, GraphFile(name, hashlib.sha256(graph).hexdigest()))
-    yield name, graph
     yield f"{prefix}{RANGE_TABLE}", table.to_bytes()
     calibrated = GraphFile(source.name, sha256_of_file(source))
     for version in map(wanted_version, versions):

@@ -10,8 +10,9 @@ import onnx
 import pytest
 from own_graph import network, quantized, samples, saved, shown
 
+from calibration import external_data
 from pipeline.calibration_inputs import GraphInput, size_of_batches
-from pipeline.errors import DataRejected, NotAcceptable, RecipeError
+from pipeline.errors import DataRejected, IntegrityError, NotAcceptable, RecipeError
 
 WITHOUT_HALF = """
 <ir_version: 8, opset_import: ["" : 18]>
@@ -77,6 +78,12 @@ def with_half_the_weights(model: Path) -> None:
     file.write_bytes(file.read_bytes()[:50])
 
 
+def with_a_link_to_weights(model: Path) -> None:
+    file = model.with_name("ext.data")
+    moved = file.rename(model.with_name("moved.data"))
+    file.symlink_to(moved)
+
+
 def with_weights_elsewhere(model: Path) -> None:
     graph = onnx.load(model, load_external_data=False)
     for tensor in graph.graph.initializer:
@@ -85,19 +92,32 @@ def with_weights_elsewhere(model: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "why"),
+    ("damage", "why", "why_over_the_limit"),
     [
-        (without_weights, "not regular file"),
-        (with_half_the_weights, "exceeds available data"),
-        (with_weights_elsewhere, "points outside the directory"),
+        (without_weights, "not regular file", "no regular file there"),
+        (with_half_the_weights, "exceeds available data", r"288 bytes of 'ext\.data'; \d+ are there"),
+        (with_weights_elsewhere, "points outside the directory", "outside of the graph's folder"),
+        (with_a_link_to_weights, "symbolic link", "no regular file there"),
     ],
 )
-def test_weights_that_are_not_beside_the_graph_are_named(model: Path, damage: Callable[[Path], None], why: str) -> None:
+@pytest.mark.parametrize("over_the_limit", [False, True])
+def test_weights_that_are_not_beside_the_graph_are_named(
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    damage: Callable[[Path], None],
+    why: str,
+    why_over_the_limit: str,
+    over_the_limit: bool,
+) -> None:
+    if over_the_limit:
+        monkeypatch.setattr(external_data, "LARGEST_PROTOBUF_BYTES", 2000)
+        monkeypatch.setattr(external_data, "LEAST_EXTERNAL_BYTES", 64)
+        why = why_over_the_limit
     onnx.save(network(), model, save_as_external_data=True, location="ext.data", size_threshold=0)
     data = saved(model.with_name("x.npz"), x=samples())
     assert quantized(model, data).document["images"] == 20
     damage(model)
-    with pytest.raises(NotAcceptable, match=rf"own\.onnx: its weights cannot be read \(.*{why}.*\); files of weights"):
+    with pytest.raises(IntegrityError, match=rf"own\.onnx: its weights cannot be read \(.*{why}.*\); files of weights"):
         quantized(model, data)
 
 

@@ -21,9 +21,10 @@ from engines.feeds import random_feeds
 from pipeline.cancellation import Cancellation
 from pipeline.exporter import exported
 from pipeline.interface import Interface
+from pipeline.onnx_file import write_graph
 from pipeline.parity_check import random_inputs
 from pipeline.progress import QuietProgress
-from pipeline.quantization import model_bytes, quantized
+from pipeline.quantization import quantized
 from pipeline.quantization_settings import CalibrationData, QuantizationSettings
 
 SIZES = AxisProfile(16, 32, 64)
@@ -63,7 +64,7 @@ def graphs(
     found = quantized(folder / "fp32.onnx", data, settings, QuietProgress(), Cancellation())
     assert found.float16.model is not None
     for name, model in {"fp16": found.float16.model, **{f"{name}.int8": found.int8[name] for name in FAMILIES}}.items():
-        (folder / f"{name}.onnx").write_bytes(model_bytes(model))
+        write_graph(folder / f"{name}.onnx", model)
     return Graphs(folder, axes)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import NotAcceptable, RecipeError
+from pipeline.onnx_file import loaded_graph
 from pipeline.outcome import Outcome
-from pipeline.quantization import loaded_graph
 from pipeline.quantization_settings import checked_families, resolved_family
 
 if TYPE_CHECKING:

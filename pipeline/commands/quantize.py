@@ -23,9 +23,10 @@ from pipeline.commands.judging import judging_notes, judging_of, latencies_of, w
 from pipeline.errors import NotAcceptable, RecipeError
 from pipeline.layer_costs import Sensitivity
 from pipeline.mixed_precision import FamilyFound, judged, sensitivity_document
+from pipeline.onnx_file import remove_graph, write_graph
 from pipeline.outcome import Outcome
 from pipeline.progress import Progress
-from pipeline.quantization import PLACEMENT, Quantized, model_bytes, placement_document, quantized
+from pipeline.quantization import PLACEMENT, Quantized, placement_document, quantized
 from pipeline.quantization_settings import (
     DEFAULT_REPAIR,
     CalibrationData,
@@ -177,10 +178,9 @@ def write_graphs(result: Quantized, folder: Path, stem: str) -> list[Path]:
             result.evidence.save(ranges)
         atomic.write_json(files[2], placement_document(result))
         for name in result.missing_graphs():
-            (folder / f"{stem}.{name}").unlink(missing_ok=True)  # of an earlier calibration: it is not of these ranges
+            remove_graph(folder / f"{stem}.{name}")  # of an earlier calibration: it is not of these ranges
         for name, model in result.graphs().items():
-            files.append(folder / f"{stem}.{name}")
-            atomic.write_bytes(files[-1], model_bytes(model))
+            files += write_graph(folder / f"{stem}.{name}", model)
     return files
 
 

@@ -12,8 +12,9 @@ from engines.base import sha256_of_file
 from pipeline import atomic
 from pipeline.commands.explain import explanation
 from pipeline.errors import DataRejected, IntegrityError, NotAcceptable, RecipeError
+from pipeline.onnx_file import loaded_graph, write_graph
 from pipeline.outcome import Outcome
-from pipeline.quantization import PLACEMENT, loaded_graph, model_bytes
+from pipeline.quantization import PLACEMENT
 from pipeline.quantization_settings import (
     QuantizationSettings,
     checked_cache_versions,
@@ -162,8 +163,7 @@ def _write(request: CacheRequest, converted: _Converted, folder: Path, stem: str
             converted.ranges.save(ranges)
         atomic.write_json(files[1], _placements(converted))
         for family, model in converted.int8.items():
-            files.append(folder / f"{stem}.{family}.int8.onnx")
-            atomic.write_bytes(files[-1], model_bytes(model))
+            files += write_graph(folder / f"{stem}.{family}.int8.onnx", model)
         return files + write_for_tensorrt(
             converted.model, converted.ranges, settings, request.model, folder, f"{stem}."
         )

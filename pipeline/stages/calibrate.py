@@ -21,7 +21,8 @@ from pipeline.errors import DataRejected, RecipeError
 from pipeline.layer_costs import Sensitivity
 from pipeline.mixed_precision import Judging, judged, notes, sensitivity_document
 from pipeline.names import checked_distinct
-from pipeline.quantization import PLACEMENT, model_bytes, placement_document, quantized
+from pipeline.onnx_file import write_graph
+from pipeline.quantization import PLACEMENT, placement_document, quantized
 from pipeline.quantization_settings import (
     DEFAULT_REPAIR,
     CalibrationData,
@@ -132,7 +133,7 @@ class Calibrate(Stage):
         result.evidence.save(target / "ranges.json")
         atomic.write_json(target / PLACEMENT, placement_document(result))
         for name, model in result.graphs().items():
-            atomic.write_bytes(target / name, model_bytes(model))
+            write_graph(target / name, model)
         write_for_tensorrt(result.measured, result.ranges, settings, inputs[Graph].model, target)
         context.say(f"calibrate: {self.method} over {len(indices)} samples, {len(result.ranges.tensors)} tensors")
         for note in result.notes(inputs[Graph].json("modules.json")):

@@ -1,0 +1,273 @@
+"""Graphs whose weights have no room in one protobuf: 2 GB and more.
+
+Their weights stay in the file that they came in. The graph holds the absolute path, and each is mapped into memory
+where its values are wanted, so what works on graphs copies and checks kilobytes. Smaller graphs hold their weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, external_data_helper, helper, numpy_helper
+
+LARGEST_PROTOBUF_BYTES = (1 << 31) - (64 << 20)
+"""Of the tensors of one graph; the graph itself needs room beside them."""
+LEAST_EXTERNAL_BYTES = 1024
+"""Smaller tensors stay in the graph: shape inference reads some of them."""
+LARGEST_CHECKED_BYTES = 1 << 28
+"""Beyond it onnx checks a graph without its weights: with them it takes three copies of them."""
+_PAGE_BYTES = 4096
+_PART_BYTES = 64 << 20
+
+
+def loaded(path: Path) -> ModelProto:
+    """The graph with its weights, or, where they have no room in it, with the absolute paths to them.
+
+    Raises protobuf's DecodeError for what is no ONNX file; onnx's ValidationError, OSError or ValueError where weights
+    are not in a regular file of the graph's folder, or not all of them.
+    """
+    model = onnx.load(path, load_external_data=False)
+    if tensor_bytes(model) <= LARGEST_PROTOBUF_BYTES:
+        external_data_helper.load_external_data_for_model(model, str(path.parent))
+        return model
+    for tensor in model.graph.initializer:
+        if tensor.data_location == TensorProto.EXTERNAL and _is_large(tensor):
+            _refer(tensor, path.parent)
+    for tensor in _tensors(model.graph):
+        if tensor.data_location == TensorProto.EXTERNAL and not is_referred_to(tensor):
+            external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
+    return model
+
+
+def values_of(tensor: TensorProto) -> NDArray[Any]:
+    """Of a tensor that is in the graph, or in a file that the graph refers to."""
+    if tensor.data_location != TensorProto.EXTERNAL:
+        return numpy_helper.to_array(tensor)
+    info = external_data_helper.ExternalDataInfo(tensor)
+    dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    return np.asarray(np.memmap(info.location, dtype, "r", info.offset or 0, tuple(tensor.dims)))
+
+
+def is_referred_to(tensor: TensorProto) -> bool:
+    """Whether it is one of those that `loaded` leaves in their file."""
+    return tensor.data_location == TensorProto.EXTERNAL and Path(_location(tensor)).is_absolute()
+
+
+def tensor_bytes(model: ModelProto) -> int:
+    """Of all initializers, wherever they are."""
+    return sum(_bytes(tensor) for tensor in model.graph.initializer)
+
+
+def fits_one_file(model: ModelProto) -> bool:
+    """Whether the graph and all of its weights make one ONNX file."""
+    return tensor_bytes(model) <= LARGEST_PROTOBUF_BYTES
+
+
+def serialized(model: ModelProto) -> bytes:
+    """The one file that a graph makes with its weights, the same bytes for the same graph."""
+    referring = [tensor for tensor in model.graph.initializer if is_referred_to(tensor)]
+    if referring:
+        model = _without_weights(model, referring)
+        model.graph.initializer.extend(numpy_helper.from_array(values_of(each), each.name) for each in referring)
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
+def is_large(model: ModelProto) -> bool:
+    """Whether protobuf and onnx cannot take the graph with its weights at once."""
+    external = any(tensor.data_location == TensorProto.EXTERNAL for tensor in model.graph.initializer)
+    return external or not fits_one_file(model)
+
+
+def check(model: ModelProto, full_check: bool = False) -> None:
+    """onnx's checker. Raises its ValidationError, or InferenceError where shapes are checked too."""
+    without_weights = is_large(model) or tensor_bytes(model) > LARGEST_CHECKED_BYTES
+    onnx.checker.check_model(_fed(model) if without_weights else model, full_check=full_check)
+
+
+def inferred(model: ModelProto, **options: bool) -> ModelProto:
+    """onnx's shape inference, whose options these are."""
+    if not is_large(model):
+        return onnx.shape_inference.infer_shapes(model, **options)
+    found = onnx.shape_inference.infer_shapes(_fed(model), **options)
+    result = ModelProto()
+    result.CopyFrom(model)
+    for values, now in (
+        (result.graph.value_info, found.graph.value_info),
+        (result.graph.output, found.graph.output),
+    ):
+        del values[:]
+        values.extend(now)
+    return result
+
+
+def converted(model: ModelProto, opset: int) -> ModelProto:
+    """At another opset. Raises RuntimeError where onnx has no conversion."""
+    if not is_large(model):
+        return onnx.version_converter.convert_version(model, opset)
+    result = onnx.version_converter.convert_version(_fed(model), opset)
+    weights = {tensor.name: tensor for tensor in _large(model)}
+    inputs = [value for value in result.graph.input if value.name not in weights]
+    del result.graph.input[:]
+    result.graph.input.extend(inputs)
+    result.graph.initializer.extend(weights.values())
+    return result
+
+
+def digest(model: ModelProto) -> str:
+    """SHA-256 of the graph and all of its weights."""
+    if not is_large(model):
+        return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
+    found = hashlib.sha256(_fed(model).SerializeToString(deterministic=True))
+    for tensor in _large(model):
+        for part in _parts(tensor):
+            found.update(part)
+    return found.hexdigest()
+
+
+def session_of(model: ModelProto, options: Any) -> Any:
+    """An onnxruntime session on the CPU, with these SessionOptions. Raises what onnxruntime raises."""
+    import onnxruntime
+
+    weights = _large(model) if is_large(model) else []
+    bare = model
+    if weights:
+        bare = _without_weights(model, weights)
+        bare.graph.initializer.extend(_reference(tensor, "given beside", 0) for tensor in weights)
+    values = [onnxruntime.OrtValue.ortvalue_from_numpy(values_of(tensor)) for tensor in weights]
+    options.add_external_initializers([tensor.name for tensor in weights], values)
+    session = onnxruntime.InferenceSession(bare.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session.weights = values  # it reads them where they are, as long as it lives
+    return session
+
+
+def write(model: ModelProto, weights: BinaryIO, location: str) -> bytes:
+    """Writes the weights of a large graph, each on a page of its own, and gives the graph that finds them at
+    `location`, a path relative to its own."""
+    large = _large(model)
+    result = _without_weights(model, large)
+    offset = 0
+    for tensor in large:
+        result.graph.initializer.append(_reference(tensor, location, offset))
+        for part in _parts(tensor):
+            weights.write(part)
+        padding = -_bytes(tensor) % _PAGE_BYTES
+        weights.write(bytes(padding))
+        offset += _bytes(tensor) + padding
+    data: bytes = result.SerializeToString(deterministic=True)
+    return data
+
+
+def _is_large(tensor: TensorProto) -> bool:
+    external = tensor.data_location == TensorProto.EXTERNAL
+    return _is_plain(tensor) and (tensor.HasField("raw_data") or external) and _bytes(tensor) >= LEAST_EXTERNAL_BYTES
+
+
+def _large(model: ModelProto) -> list[TensorProto]:
+    return [tensor for tensor in model.graph.initializer if _is_large(tensor)]
+
+
+def _is_plain(tensor: TensorProto) -> bool:
+    """Whether its elements take whole bytes, as numpy's do."""
+    return tensor.data_type not in (
+        TensorProto.STRING,
+        TensorProto.INT4,
+        TensorProto.UINT4,
+        TensorProto.FLOAT4E2M1,
+    )
+
+
+def _location(tensor: TensorProto) -> str:
+    return str(external_data_helper.ExternalDataInfo(tensor).location)
+
+
+def _bytes(tensor: TensorProto) -> int:
+    if tensor.data_type == TensorProto.STRING:
+        return sum(map(len, tensor.string_data))
+    if tensor.data_type not in helper.get_all_tensor_dtypes():
+        return 0  # the checker says so
+    itemsize = int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    return itemsize * math.prod(int(size) for size in tensor.dims)
+
+
+def _parts(tensor: TensorProto) -> Iterator[bytes]:
+    """The bytes of a tensor, some at a time."""
+    values = values_of(tensor).reshape(-1)
+    step = max(1, _PART_BYTES // values.itemsize)
+    for start in range(0, values.size, step):
+        yield values[start : start + step].tobytes()
+
+
+def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
+    """Initializers and attributes, those of subgraphs too."""
+    yield from graph.initializer
+    for node in graph.node:
+        yield from _tensors_of(node)
+
+
+def _tensors_of(node: NodeProto) -> Iterator[TensorProto]:
+    for attribute in node.attribute:
+        yield from (attribute.t, *attribute.tensors)
+        for graph in (attribute.g, *attribute.graphs):
+            yield from _tensors(graph)
+
+
+def _refer(tensor: TensorProto, folder: Path) -> None:
+    """Makes the path to a tensor's bytes absolute, if they are there: nothing outside of the graph's folder is read."""
+    info = external_data_helper.ExternalDataInfo(tensor)
+    path, within = Path(info.location), (folder / info.location).resolve().is_relative_to(folder.resolve())
+    if path.is_absolute() or ".." in path.parts or not within:
+        raise ValueError(f"weight {tensor.name!r} is said to be at {info.location!r}, outside of the graph's folder")
+    path = folder / path
+    if path.is_symlink() or not path.is_file():
+        raise ValueError(f"weight {tensor.name!r} is said to be in {info.location!r}, which is no regular file there")
+    wanted, there = _bytes(tensor), path.stat().st_size - (info.offset or 0)
+    if info.length not in (None, wanted) or wanted > there:
+        raise ValueError(
+            f"weight {tensor.name!r} takes {wanted:,} bytes of {info.location!r}; "
+            f"{max(min(there, info.length or there), 0):,} are there"
+        )
+    tensor.CopyFrom(_reference(tensor, str(path.resolve()), info.offset or 0))
+
+
+def _reference(tensor: TensorProto, location: str, offset: int) -> TensorProto:
+    """The tensor without its bytes."""
+    found = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+    found.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", str(offset)), ("length", str(_bytes(tensor)))):
+        found.external_data.add(key=key, value=value)
+    return found
+
+
+def _without_weights(model: ModelProto, weights: Sequence[TensorProto]) -> ModelProto:
+    """The model without these initializers, made without a copy of them."""
+    names = {tensor.name for tensor in weights}
+    bare = ModelProto(ir_version=model.ir_version, producer_name=model.producer_name)
+    for name in ("opset_import", "functions", "metadata_props"):
+        getattr(bare, name).extend(getattr(model, name))
+    graph = model.graph
+    bare.graph.name = graph.name
+    for name in ("node", "input", "output", "value_info", "sparse_initializer", "quantization_annotation"):
+        getattr(bare.graph, name).extend(getattr(graph, name))
+    bare.graph.initializer.extend(tensor for tensor in graph.initializer if tensor.name not in names)
+    return bare
+
+
+def _fed(model: ModelProto) -> ModelProto:
+    """The model with its large initializers as inputs: the same types and shapes, without their values."""
+    large = _large(model)
+    bare = _without_weights(model, large)
+    known = {value.name for value in bare.graph.input}
+    bare.graph.input.extend(
+        helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+        for tensor in large
+        if tensor.name not in known
+    )
+    return bare
