@@ -55,6 +55,7 @@ def collect(
     save_every: int = 32,
     first: int = 0,
     samples: int = 0,
+    enough: Callable[[int, Callable[[], Sketches]], bool] | None = None,
 ) -> Sketches:
     """Runs a prepared model over the batches and keeps a sketch of every float activation, graph inputs included.
 
@@ -63,7 +64,8 @@ def collect(
     image in all of the data, of which there are `samples`, where that is known. `before` holds what was counted
     already, which is added to; `save` gets all that is counted after every `save_every` batches and when `on_batch`
     raises, so that a pass can go on where it was stopped. `on_batch` gets the number of images so far; what it raises
-    passes through, which cancels the pass. The -inf that a mask puts into a softmax is no value. Raises
+    passes through, which cancels the pass. `enough` gets it too, with what gives all that is counted, and ends the
+    pass where it says so. The -inf that a mask puts into a softmax is no value. Raises
     PoisonedData naming image and tensor on NaN, any other inf, and magnitudes beyond 1e18, CalibrationError where no
     image came or a batch does not fit, GraphRefused where onnxruntime refuses the graph.
     """
@@ -78,6 +80,8 @@ def collect(
             if save is not None and number % save_every == 0:
                 save(workers.merged())
             _report(images, on_batch, save, workers)
+            if enough is not None and enough(images, workers.merged):
+                break
         sketches = workers.merged()
     if sketches.images == 0:
         raise CalibrationError("no image to calibrate with; give at least one, better a few hundred")

@@ -58,6 +58,10 @@ class Evidence:
 
     ranges: Ranges
     tensors: Mapping[str, TensorEvidence]
+    samples: int
+    """That there were to calibrate with."""
+    until_tight: bool
+    """Whether the ranges decided how many of them were gone through."""
 
     @cached_property
     def confidence(self) -> Confidence | None:
@@ -73,7 +77,9 @@ class Evidence:
     def to_json(self) -> dict[str, Any]:
         """What ranges.json holds."""
         tensors = {name: each.to_json() for name, each in self.tensors.items()}
-        return self.ranges.to_json(tensors, None if self.confidence is None else self.confidence.to_json())
+        confidence = None if self.confidence is None else self.confidence.to_json()
+        pass_ = {"samples": self.samples, "until_tight": self.until_tight}
+        return self.ranges.to_json(tensors, {**pass_, "confidence": confidence})
 
     def save(self, path: Path) -> None:
         """Writes ranges.json, which `Ranges.load` reads; its bytes depend on ranges and sketches alone."""
@@ -82,7 +88,13 @@ class Evidence:
 
 def evidence_of(ranges: Ranges, sketches: Sketches) -> Evidence:
     """With the sketches that the ranges were chosen from."""
-    return Evidence(ranges, {name: _of_tensor(name, ranges, sketches) for name in ranges.tensors})
+    origin = sketches.origin
+    return Evidence(
+        ranges,
+        {name: _of_tensor(name, ranges, sketches) for name in ranges.tensors},
+        sketches.images if origin is None else origin.samples,
+        origin is not None and origin.until_tight is not None,
+    )
 
 
 def _of_tensor(tensor: str, ranges: Ranges, sketches: Sketches) -> TensorEvidence:

@@ -76,6 +76,9 @@ def merged_shards(paths: Sequence[Path], graph: str) -> Sketches:
         raise CalibrationError("no file of sketches was given")
     _refuse_gaps({shard: origin for shard, (_, origin) in seen.items()})
     _, any_origin = next(iter(seen.values()))
+    if any_origin.of == 1:
+        total.origin = any_origin
+        return total
     total.origin = Origin(graph, any_origin.data, any_origin.samples, 0, any_origin.samples, 1, 1)
     return total
 

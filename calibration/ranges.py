@@ -47,15 +47,15 @@ class Ranges:
         write_json(self.to_json(), path)
 
     def to_json(
-        self, evidence: Mapping[str, Mapping[str, Any]] | None = None, confidence: Mapping[str, Any] | None = None
+        self, evidence: Mapping[str, Mapping[str, Any]] | None = None, more: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        """A document for `write_json`; `evidence` is what is to stand beside the range of each tensor."""
+        """A document for `write_json`: `evidence` stands beside the range of each tensor, `more` beside them all."""
         beside = evidence or {}
         return {
             "schema_version": _SCHEMA_VERSION,
             "method": self.method,
             "images": self.images,
-            "confidence": confidence,
+            **(more or {}),
             "tensors": {
                 name: {"low": each.low, "high": each.high, **beside.get(name, {})}
                 for name, each in sorted(self.tensors.items())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from calibration.binning import BINS
 from calibration.errors import CalibrationError
@@ -12,9 +11,6 @@ from calibration.groups import size_for
 from calibration.sketch import Sketch
 
 __all__ = ["BINS", "Origin", "Sketch", "Sketches"]
-
-Order = Literal["given", "spread"]
-"""In which the images are gone through; `spread` jumps evenly through all of the data."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +28,8 @@ class Origin:
     """The first of the samples that these sketches are to count, and the one after the last."""
     shard: int
     of: int
-    order: Order = "given"
+    until_tight: str | None = None
+    """The method whose ranges were to be tight, where that decided how many samples were gone through."""
 
 
 @dataclass

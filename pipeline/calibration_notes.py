@@ -8,11 +8,23 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx
 
-    from calibration.confidence import Alone
+    from calibration.confidence import Alone, Confidence
     from calibration.evidence import Evidence
+    from calibration.statistics import Origin
 
 MOST_NAMED = 5
 """Images that alone set a range; ranges.json has them all."""
+
+
+def images_notes(origin: Origin, confidence: Confidence | None) -> Iterator[str]:
+    """How many images were enough, where the pass was to find out."""
+    if origin.until_tight is None:
+        return
+    used = origin.stop - origin.start
+    if confidence is not None and confidence.is_tight:
+        yield f"{used} of {origin.samples} images were enough for tight ranges"
+    else:
+        yield f"the ranges are not tight, with all {used} images that there are: give more"
 
 
 def confidence_notes(evidence: Evidence, model: onnx.ModelProto, modules: Mapping[str, str]) -> Iterator[str]:

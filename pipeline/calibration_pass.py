@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
+from calibration import METHODS
 from calibration.errors import CalibrationError
 from calibration.origin import WHOLE, Shard, graph_digest
 from calibration.statistics import Origin, Sketches
@@ -13,10 +16,12 @@ from pipeline import atomic
 from pipeline.cancellation import Cancellation
 from pipeline.errors import DataRejected, RecipeError
 from pipeline.progress import Progress
-from pipeline.quantization_settings import CalibrationData
+from pipeline.quantization_settings import BEST, CalibrationData
 
 if TYPE_CHECKING:
     import onnx
+
+    from calibration.collect import Batch
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,8 @@ class Pass:
     shard: Shard = WHOLE
     partial: Path | None = None
     """A file that is there while the pass is unfinished; one of the same graph and data is taken up again."""
+    until_tight: str | None = None
+    """The method whose ranges decide how many of the samples are gone through, `best` for all; None for all samples."""
 
 
 def measured(
@@ -35,8 +42,11 @@ def measured(
     """Sketches of the prepared model over the shard, complete. Raises what `calibration.collect.collect` raises."""
     from calibration.collect import collect
 
-    origin = _origin(model, data, wanted.shard)
+    origin = _origin(model, data, wanted)
     before = _taken_up(wanted.partial, origin, progress)
+    stops = _Stops(data, origin, wanted.until_tight)
+    if stops.enough(before.images, lambda: before):  # it was stopped between counting and asking
+        return _complete(before, origin)
     with progress.phase("calibrating", origin.stop - origin.start) as phase:
 
         def on_batch(done: int) -> None:
@@ -50,29 +60,62 @@ def measured(
                 with atomic.replacing(wanted.partial) as file:
                     sketches.save(file)
 
-        first = origin.start + before.images
         sketches = collect(
             model,
-            data.part(first, origin.stop),
+            stops.batches(origin.start + before.images),
             threads=wanted.threads,
             on_batch=on_batch,
             before=before,
             save=save,
-            first=first,
-            samples=origin.samples,
+            first=origin.start + before.images,
+            samples=0 if wanted.until_tight else origin.samples,
+            enough=stops.enough if wanted.until_tight else None,
         )
+    return _complete(sketches, origin)
+
+
+def _complete(sketches: Sketches, origin: Origin) -> Sketches:
+    if origin.until_tight is not None:
+        origin = replace(origin, stop=origin.start + sketches.images)
     if sketches.images != origin.stop - origin.start:
         raise DataRejected(f"{sketches.images} images were calibrated, {origin.stop - origin.start} were asked for")
     sketches.origin = origin
     return sketches
 
 
-def _origin(model: onnx.ModelProto, data: CalibrationData, shard: Shard) -> Origin:
+@final
+class _Stops:
+    """Where a pass may end before the last sample."""
+
+    def __init__(self, data: CalibrationData, origin: Origin, until_tight: str | None) -> None:
+        from calibration.sufficiency import marks
+
+        self._data, self._origin = data, origin
+        self._methods = tuple(METHODS) if until_tight == BEST else (until_tight or "",)
+        self._marks = tuple(marks(data.samples, data.images_a_run)) if until_tight else ()
+
+    def batches(self, first: int) -> Iterator[Batch]:
+        """From that sample on; none reaches beyond a mark."""
+        edges = (first, *(mark for mark in self._marks if mark > first), self._origin.stop)
+        for start, stop in pairwise(edges):
+            yield from self._data.part(start, stop)
+
+    def enough(self, images: int, counted: Callable[[], Sketches]) -> bool:
+        """Whether so many are enough, which is asked at the marks alone."""
+        from calibration.sufficiency import is_enough
+
+        return images in self._marks and is_enough(counted(), self._methods)
+
+
+def _origin(model: onnx.ModelProto, data: CalibrationData, wanted: Pass) -> Origin:
+    shard = wanted.shard
     try:
         start, stop = shard.bounds(data.samples, data.images_a_run)
     except ValueError as error:
         raise RecipeError(str(error)) from error
-    return Origin(graph_digest(model), data.digest(), data.samples, start, stop, shard.number, shard.of)
+    return Origin(
+        graph_digest(model), data.digest(), data.samples, start, stop, shard.number, shard.of, wanted.until_tight
+    )
 
 
 def _taken_up(partial: Path | None, origin: Origin, progress: Progress) -> Sketches:

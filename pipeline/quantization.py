@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calibration.errors import CalibrationError, GraphRefused, PoisonedData
-from pipeline.calibration_notes import confidence_notes
+from pipeline.calibration_images import asked_for, first_of
+from pipeline.calibration_notes import confidence_notes, images_notes
 from pipeline.calibration_pass import Pass, measured
 from pipeline.cancellation import Cancellation
 from pipeline.errors import DataRejected, NotAcceptable
@@ -90,6 +91,8 @@ class Quantized:
         """What a person must know of it; `modules` are the source modules of nodes, where they are known."""
         if self.sketches.images < FEW_IMAGES:
             yield f"ranges of {self.sketches.images} images are shaky: a few hundred are usual"
+        if self.sketches.origin is not None:
+            yield from images_notes(self.sketches.origin, self.evidence.confidence)
         yield from confidence_notes(self.evidence, self.measured, modules or {})
         yield from (trial.in_words() for trial in self.repairs)
         yield from self.missing_graphs().values()
@@ -110,14 +113,19 @@ def quantized(
     Raises DataRejected for poisoned images, NotAcceptable for a graph that cannot be quantized.
     """
     from calibration.collect import collect
+    from calibration.origin import graph_digest
 
     with quantization_errors_explained(graph.name):
         model = prepared_graph(graph)
-        wanted = Pass(settings.threads, partial=partial_sketches)
+        data = asked_for(data, settings.images, "--images")
+        until_tight = settings.method if settings.images == "auto" else None
+        wanted = Pass(settings.threads, partial=partial_sketches, until_tight=until_tight)
         sketches = measured(model, data, wanted, progress, cancellation)
+        data, origin = first_of(data, sketches.images), sketches.origin
         repairs = Repairs(model, data, settings) if settings.repair else None
         if repairs and "equalize" in settings.repair and (equalized := repairs.equalized(model)) is not None:
             model, sketches = equalized, collect(equalized, data.batches(), threads=settings.threads)
+            sketches.origin = origin and replace(origin, graph=graph_digest(model))
         return _quantized(model, sketches, settings, repairs, data)
 
 

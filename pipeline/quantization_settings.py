@@ -28,6 +28,10 @@ DEFAULT_REPAIR: tuple[Repair, ...] = ("rounding", "bias")
 """They cost a few forward passes over a few samples; equalization may cost a second calibration pass."""
 
 
+Images = Literal["all", "auto"] | int
+"""How many of the samples: `auto` means until the ranges are tight."""
+
+
 @dataclass(frozen=True)
 class CalibrationData:
     """The samples, in batches that can be gone through as often as a step asks."""
@@ -90,6 +94,8 @@ class QuantizationSettings:
     """What the scale of a weight's output channel comes from."""
     repair: tuple[Repair, ...] = DEFAULT_REPAIR
     """What is tried on the graphs, and kept where it brings something."""
+    images: Images = "all"
+    """How many of the samples the pass goes through."""
 
 
 def checked_repair(repair: Any) -> tuple[Repair, ...]:

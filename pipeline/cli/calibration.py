@@ -24,6 +24,9 @@ Validation_ = Annotated[
     Path | None,
     typer.Option(help="Samples on which graphs are judged, as --data; without it the calibration samples."),
 ]
+Images_ = Annotated[
+    str, typer.Option(metavar="all|auto|N", help="How many of the data; auto: until the method's ranges are tight.")
+]
 Labels_ = Annotated[
     Path | None,
     typer.Option(help="Their classes as .npy; without it the array 'labels' of the .npz; without it FP32's."),
@@ -39,6 +42,8 @@ def _calibrate(
         Path | None, typer.Option("--out", "-o", help="The file of sketches; default beside the model.")
     ] = None,
     preprocess: Preprocess_ = None,
+    images: Images_ = "all",
+    method: Annotated[str, typer.Option(help="As of quantize: whose ranges --images auto wants tight.")] = "entropy",
     batch_size: BatchSize_ = 32,
     threads: Threads_ = 1,
     as_json: Json_ = False,
@@ -47,7 +52,7 @@ def _calibrate(
     """Measure a graph's activations over data, or a shard of it, for edgestill quantize --sketches."""
     from pipeline.commands.calibrate import CalibrateRequest, calibrate
 
-    request = CalibrateRequest(model, data, shard, out, preprocess, batch_size, threads)
+    request = CalibrateRequest(model, data, shard, out, preprocess, batch_size, threads, images, method)
     finished(lambda cancellation: calibrate(request, progress_of(quiet), cancellation), as_json)
 
 
@@ -71,6 +76,7 @@ def _quantize(
         str, typer.Option(help="entropy, minmax, mse, percentile:99.99, or best (per tensor).")
     ] = "entropy",
     preprocess: Preprocess_ = None,
+    images: Images_ = "all",
     out: Folder_ = None,
     batch_size: BatchSize_ = 32,
     threads: Threads_ = 1,
@@ -144,6 +150,7 @@ def _quantize(
             budget=budget_from_options(max_drop, min_sqnr, latencies),
             validation=validation,
             labels=labels,
+            images=images,
         )
         return quantize(request, progress_of(quiet), cancellation)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from calibration.origin import Shard
 from pipeline import atomic
+from pipeline.calibration_images import asked_for, images_from_text
 from pipeline.calibration_inputs import calibration_data
 from pipeline.calibration_pass import Pass, measured
 from pipeline.cancellation import Cancellation
@@ -14,6 +15,7 @@ from pipeline.errors import RecipeError
 from pipeline.outcome import Outcome
 from pipeline.progress import Progress
 from pipeline.quantization import prepared_graph, quantization_errors_explained
+from pipeline.quantization_settings import checked_method
 from pipeline.workspace import disk_errors_explained
 
 
@@ -30,6 +32,10 @@ class CalibrateRequest:
     batch_size: int
     """Where the graph does not fix it."""
     threads: int
+    images: str = "all"
+    """How many of the data: all, auto or a number."""
+    method: str = "entropy"
+    """Whose ranges are to be tight, where that decides."""
 
 
 def calibrate(request: CalibrateRequest, progress: Progress, cancellation: Cancellation) -> Outcome:
@@ -38,12 +44,22 @@ def calibrate(request: CalibrateRequest, progress: Progress, cancellation: Cance
         shard = Shard.from_text(request.shard)
     except ValueError as error:
         raise RecipeError(f"--shard: {error}") from error
+    try:
+        images, method = images_from_text(request.images), checked_method(request.method)
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+    if images == "auto" and shard.of > 1:
+        raise RecipeError(
+            "--images auto looks at all images that came, and a shard sees its own; leave one of them out"
+        )
     data, _ = calibration_data(request.model, request.data, request.preprocess, request.batch_size)
     file = request.out or _beside(request.model, shard)
     partial = file.with_name(f"{file.name}.partial")
     with disk_errors_explained(file.parent), quantization_errors_explained(request.model.name):
         model = prepared_graph(request.model)
-        sketches = measured(model, data, Pass(request.threads, shard, partial), progress, cancellation)
+        data = asked_for(data, images, "--images")
+        wanted = Pass(request.threads, shard, partial, method if images == "auto" else None)
+        sketches = measured(model, data, wanted, progress, cancellation)
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic.replacing(file) as temporary:
             sketches.save(temporary)

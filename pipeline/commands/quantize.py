@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import atomic
 from pipeline.budget import Budget
+from pipeline.calibration_images import images_from_text
 from pipeline.calibration_inputs import (
     GraphInput,
     data_from_images,
@@ -72,6 +73,8 @@ class QuantizeRequest:
     validation: Path | None = None
     """On what graphs are judged; without it on the calibration data."""
     labels: Path | None = None
+    images: str = "all"
+    """How many of the data: all, auto or a number."""
 
     @property
     def folder(self) -> Path:
@@ -87,6 +90,7 @@ class QuantizeRequest:
             self.cache_versions,
             checked_weights(self.weights),
             checked_repair(self.repair),
+            images_from_text(self.images),
         )
 
 
@@ -139,6 +143,7 @@ def quantize(request: QuantizeRequest, progress: Progress, cancellation: Cancell
 def check(request: QuantizeRequest) -> None:
     """Raises RecipeError for what the command line alone shows to be wrong."""
     try:
+        images_from_text(request.images)
         checked_method(request.method)
         checked_families(request.families)
         checked_weights(request.weights)

@@ -58,8 +58,8 @@ class Calibrate(Stage):
 
     method: Annotated[str, BeforeValidator(checked_method)] = "entropy"
     """A name, or a table of a name and its setting: `{ name = "percentile", percentile = 99.99 }`."""
-    images: Literal["all"] | PositiveInt = "all"
-    """How many of the calibration split, from its start."""
+    images: Literal["all", "auto"] | PositiveInt = "all"
+    """How many of the calibration split, from its start; `auto`: until the ranges are tight."""
     batch_size: PositiveInt = 32
     families: Annotated[
         tuple[str, ...], Field(min_length=1), AfterValidator(checked_families), AfterValidator(checked_distinct)
@@ -109,7 +109,13 @@ class Calibrate(Stage):
         dataset = open_dataset(inputs[Splits], context)
         indices = self._indices(dataset)
         settings = QuantizationSettings(
-            self.method, self.families, context.threads, self.tensorrt_cache, self.weights, self.repair
+            self.method,
+            self.families,
+            context.threads,
+            self.tensorrt_cache,
+            self.weights,
+            self.repair,
+            "auto" if self.images == "auto" else "all",
         )
         result = quantized(
             inputs[Graph].model,
@@ -135,13 +141,14 @@ class Calibrate(Stage):
         for name, model in result.graphs().items():
             write_graph(target / name, model)
         write_for_tensorrt(result.measured, result.ranges, settings, inputs[Graph].model, target)
-        context.say(f"calibrate: {self.method} over {len(indices)} samples, {len(result.ranges.tensors)} tensors")
+        images, tensors = result.sketches.images, len(result.ranges.tensors)
+        context.say(f"calibrate: {self.method} over {images} samples, {tensors} tensors")
         for note in result.notes(inputs[Graph].json("modules.json")):
             context.say(f"calibrate: {note}")
 
     def _indices(self, dataset: Dataset) -> Indices:
         indices = dataset.indices("calibration")
-        if self.images == "all":
+        if isinstance(self.images, str):
             return indices
         if self.images > len(indices):
             raise DataRejected(

@@ -1,0 +1,97 @@
+"""How many of the samples a calibration goes through: all, the first so many, or as many as its ranges need."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.errors import DataRejected
+from pipeline.quantization_settings import CalibrationData, Images
+
+if TYPE_CHECKING:
+    from calibration.collect import Batch
+
+_RUNS_A_BATCH = 16
+_GOLDEN = (math.sqrt(5) - 1) / 2
+
+
+def images_from_text(text: str) -> Images:
+    """Raises ValueError on anything but `all`, `auto` and a positive number."""
+    if text in ("all", "auto"):
+        return "all" if text == "all" else "auto"
+    if text.isascii() and text.isdigit() and int(text) > 0:
+        return int(text)
+    raise ValueError(f"images must be all, auto or a number of images such as 500, found {text!r}")
+
+
+def asked_for(data: CalibrationData, images: Images, called: str) -> CalibrationData:
+    """The part of the data, or the order of it, that `images` means; `called` is how the user asked.
+
+    Raises DataRejected where there are fewer than were asked for.
+    """
+    if images == "all":
+        return data
+    if images == "auto":
+        return spread(data)
+    if images > data.samples:
+        raise DataRejected(f"{called} {images}, but there are {data.samples}; lower it or give more")
+    if images % data.images_a_run:
+        raise DataRejected(
+            f"{called} {images}, but the graph takes batches of exactly {data.images_a_run}: ask for a multiple of it"
+        )
+    return first_of(data, images)
+
+
+def first_of(data: CalibrationData, samples: int) -> CalibrationData:
+    """The first so many."""
+    if samples == data.samples:
+        return data
+    return replace(
+        data,
+        samples=samples,
+        batches=lambda: data.part(0, samples),
+        between=data.part,
+        digest_of_all=data.digest,
+    )
+
+
+def spread(data: CalibrationData) -> CalibrationData:
+    """The same samples in an order whose every beginning is spread evenly over all of them.
+
+    Folders and arrays are often sorted by class, and a pass that may end early must not end with the first class.
+    Sample i is number i * stride mod n of the data; the stride is nearest to n times the golden ratio of what shares
+    no divisor with n, so that each sample comes once.
+    """
+    runs = data.samples // data.images_a_run
+    stride = _stride(runs)
+
+    def between(start: int, stop: int) -> Iterator[Batch]:
+        for first in range(start, stop, _RUNS_A_BATCH * data.images_a_run):
+            last = min(first + _RUNS_A_BATCH * data.images_a_run, stop)
+            numbers = range(first // data.images_a_run, last // data.images_a_run)
+            yield _joined([batch for number in numbers for batch in _run(data, number * stride % runs)])
+
+    return replace(data, batches=lambda: between(0, data.samples), between=between, digest_of_all=data.digest)
+
+
+def _stride(runs: int) -> int:
+    wanted = round(runs * _GOLDEN)
+    coprime = (each for each in range(1, runs + 1) if math.gcd(each, runs) == 1)
+    return min(coprime, key=lambda each: abs(each - wanted))
+
+
+def _run(data: CalibrationData, number: int) -> Iterator[Batch]:
+    return data.part(number * data.images_a_run, (number + 1) * data.images_a_run)
+
+
+def _joined(batches: list[Batch]) -> Batch:
+    from calibration.collect import Batch
+
+    feeds: Mapping[str, Any] = {
+        name: np.concatenate([batch.feeds[name] for batch in batches]) for name in batches[0].feeds
+    }
+    return Batch([name for batch in batches for name in batch.ids], feeds)
