@@ -11,15 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.calibration_inputs import GraphInput, data_from_images, data_from_npz, preprocess_from_json
+from pipeline.array_inputs import LABELS
+from pipeline.calibration_inputs import data_from
 from pipeline.digest import UserFileDigests, sha256_of_value
 from pipeline.errors import DataRejected, RecipeError
+from pipeline.graph_inputs import GraphInput
 from pipeline.onnx_file import loaded_graph
 from pipeline.quantization import quantization_errors_explained
 from pipeline.yardstick import Agreement, JudgingData, Top1Accuracy, Yardstick
-
-LABELS = "labels"
-"""The array of a .npz that holds them."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +35,8 @@ class JudgingFiles:
 
 def judging_data(files: JudgingFiles, inputs: Mapping[str, GraphInput], batch_size: int) -> JudgingData:
     """The samples, and their labels where there are any. Raises DataRejected where labels do not fit the samples."""
-    if files.data.is_dir():
-        data = data_from_images(files.data, inputs, batch_size, preprocess_from_json(files.preprocess))
-    else:
-        data = data_from_npz(files.data, inputs, batch_size)
+    preprocess = files.preprocess if files.data.is_dir() else None  # which may be for the calibration data alone
+    data = data_from(files.data, preprocess, inputs, batch_size)
     labels = _labels(files, inputs, data.samples)
     read = [each for each in (files.data, files.preprocess, files.labels) if each is not None]
     digests = UserFileDigests()
@@ -77,8 +74,11 @@ def yardstick_of(model: Path, data: JudgingData, threads: int, wanted: bool) -> 
 def _labels(files: JudgingFiles, inputs: Mapping[str, GraphInput], samples: int) -> NDArray[Any] | None:
     if files.labels is not None:
         return _checked(_array(files.labels), samples, str(files.labels))
-    if files.data.is_dir() or LABELS in inputs:
+    if LABELS in inputs:
         return None
+    if files.data.is_dir():
+        beside = files.data / f"{LABELS}.npy"
+        return _checked(_array(beside), samples, str(beside)) if beside.is_file() else None
     with np.load(files.data, allow_pickle=False) as archive:
         found = archive[LABELS] if LABELS in archive.files else None
     return None if found is None else _checked(found, samples, f"{files.data}: array '{LABELS}'")

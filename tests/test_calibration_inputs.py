@@ -11,8 +11,8 @@ import pytest
 from own_graph import network, quantized, samples, saved, shown
 
 from calibration import external_data
-from pipeline.calibration_inputs import GraphInput, size_of_batches
 from pipeline.errors import DataRejected, IntegrityError, NotAcceptable, RecipeError
+from pipeline.graph_inputs import GraphInput, size_of_batches
 
 WITHOUT_HALF = """
 <ir_version: 8, opset_import: ["" : 18]>

@@ -36,7 +36,9 @@ Labels_ = Annotated[
 @app.command("calibrate")
 def _calibrate(
     model: Model_,
-    data: Annotated[Path, typer.Option(help="A .npz with one array an input (batch first), or a folder of images.")],
+    data: Annotated[
+        Path, typer.Option(help="A .npz with one array an input (batch first), a folder of .npy, or one of images.")
+    ],
     shard: Annotated[str, typer.Option(metavar="K/N", help="Only part K of N, such as 2/8.")] = "1/1",
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The file of sketches; default beside the model.")
@@ -63,7 +65,9 @@ def _quantize(
     family: Families_,
     data: Annotated[
         Path | None,
-        typer.Option(help="Calibration inputs: a .npz with one array an input (batch first), or a folder of images."),
+        typer.Option(
+            help="Calibration inputs: a .npz with one array an input (batch first), a folder of .npy, or one of images."
+        ),
     ] = None,
     sketches: Annotated[
         list[Path] | None,
@@ -162,7 +166,9 @@ def _sensitivity(
     model: Model_,
     data: Annotated[
         Path,
-        typer.Option(help="Calibration inputs: a .npz with one array an input (batch first), or a folder of images."),
+        typer.Option(
+            help="Calibration inputs: a .npz with one array an input (batch first), a folder of .npy, or one of images."
+        ),
     ],
     family: Families_,
     method: Annotated[str, typer.Option(help="As of quantize.")] = "entropy",

@@ -10,18 +10,12 @@ from typing import TYPE_CHECKING, Any
 from pipeline import atomic
 from pipeline.budget import Budget
 from pipeline.calibration_images import images_from_text
-from pipeline.calibration_inputs import (
-    GraphInput,
-    data_from_images,
-    data_from_npz,
-    graph_inputs,
-    preprocess_from_json,
-    size_of_batches,
-)
+from pipeline.calibration_inputs import data_from
 from pipeline.cancellation import Cancellation
 from pipeline.commands.explain import explanation
 from pipeline.commands.judging import judging_notes, judging_of, latencies_of, write_sensitivity
 from pipeline.errors import NotAcceptable, RecipeError
+from pipeline.graph_inputs import GraphInput, graph_inputs, size_of_batches
 from pipeline.layer_costs import Sensitivity
 from pipeline.mixed_precision import FamilyFound, judged, sensitivity_document
 from pipeline.onnx_file import remove_graph, write_graph
@@ -158,19 +152,11 @@ def check(request: QuantizeRequest) -> None:
         raise RecipeError("--validation and --labels judge graphs: give --max-drop or --min-sqnr with them")
     if request.budget is not None and request.budget.latencies is not None:
         latencies_of(request)
-    if request.preprocess and not request.data.is_dir():
-        raise RecipeError(
-            f"--preprocess {request.preprocess} is for a folder of images; "
-            f"{request.data} holds what the graph takes already: leave it out"
-        )
 
 
 def data_of(request: QuantizeRequest, inputs: Mapping[str, GraphInput], size: int) -> CalibrationData:
     """What the ranges are measured on."""
-    if request.data.is_dir():
-        preprocess = preprocess_from_json(request.preprocess)
-        return data_from_images(request.data, inputs, size, preprocess)
-    return data_from_npz(request.data, inputs, size)
+    return data_from(request.data, request.preprocess, inputs, size)
 
 
 def write_graphs(result: Quantized, folder: Path, stem: str) -> list[Path]:

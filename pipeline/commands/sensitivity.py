@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.calibration_inputs import graph_inputs, size_of_batches
 from pipeline.cancellation import Cancellation
 from pipeline.commands.judging import judging_notes, judging_of, write_sensitivity
 from pipeline.commands.quantize import QuantizeRequest, check, data_of
 from pipeline.errors import RecipeError
+from pipeline.graph_inputs import graph_inputs, size_of_batches
 from pipeline.mixed_precision import judged, sensitivity_document
 from pipeline.outcome import Outcome
 from pipeline.progress import Progress

@@ -1,0 +1,81 @@
+"""What the inputs of a user's own ONNX graph take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import DataRejected, NotAcceptable
+
+
+@dataclass(frozen=True)
+class GraphInput:
+    """What one input of a graph takes; a dynamic dimension (a name, nothing, 0 or less) is None."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int | None, ...]
+
+    @property
+    def batch_size(self) -> int | None:
+        """Where the graph fixes it."""
+        return self.shape[0] if self.shape else None
+
+    def check(self, shape: tuple[int, ...], dtype: np.dtype[Any], where: str) -> None:
+        """Raises DataRejected where samples along the first axis of an array do not fit."""
+        fits = len(shape) == len(self.shape) and all(
+            wanted in (None, found) for wanted, found in zip(self.shape[1:], shape[1:], strict=True)
+        )
+        if not fits or not shape:
+            wanted = ", ".join("any" if size is None else str(size) for size in self.shape[1:])
+            raise DataRejected(f"{where} has shape {shape}; the graph takes (samples, {wanted})")
+        if dtype != self.dtype:
+            raise DataRejected(f"{where} is {dtype}; the graph takes {self.dtype}: save it .astype('{self.dtype}')")
+
+
+def graph_inputs(model: Path) -> dict[str, GraphInput]:
+    """The inputs that are fed, by name; raises NotAcceptable where the file is no ONNX graph."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        graph = onnx.load(model, load_external_data=False).graph
+    except (DecodeError, ValueError, OSError) as error:
+        raise NotAcceptable(f"{model}: is not an ONNX file ({error})") from error
+    constants = {initializer.name for initializer in graph.initializer}
+    found = {entry.name: _graph_input(entry.type.tensor_type) for entry in graph.input if entry.name not in constants}
+    if not found:
+        raise NotAcceptable(f"{model}: is not an ONNX file, or its graph has no input")
+    return found
+
+
+def size_of_batches(inputs: Mapping[str, GraphInput], wanted: int) -> int:
+    """What the graph fixes, else `wanted`; raises NotAcceptable where its inputs fix different sizes."""
+    fixed = {name: each.batch_size for name, each in inputs.items() if each.batch_size is not None}
+    if len(set(fixed.values())) > 1:
+        raise NotAcceptable(f"the graph's inputs fix different batch sizes: {fixed}; export it with a dynamic batch")
+    return next(iter(fixed.values()), wanted)
+
+
+def check_whole_batches(data: Path, total: int, inputs: Mapping[str, GraphInput], batch_size: int) -> None:
+    """Raises DataRejected where the graph fixes its batch and the samples leave a smaller one."""
+    if total % batch_size and any(each.batch_size is not None for each in inputs.values()):
+        raise DataRejected(
+            f"{data}: holds {total} samples; the graph takes batches of exactly {batch_size}: "
+            "give a multiple of it, or export the graph with a dynamic batch"
+        )
+
+
+def images_a_run(inputs: Mapping[str, GraphInput]) -> int:
+    """As many as the graph takes at once, where it fixes them, else one."""
+    return size_of_batches(inputs, 1)
+
+
+def _graph_input(tensor: Any) -> GraphInput:
+    from onnx import helper
+
+    shape = tuple(each.dim_value if each.dim_value > 0 else None for each in tensor.shape.dim)
+    return GraphInput(helper.tensor_dtype_to_np_dtype(tensor.elem_type), shape)
