@@ -24,7 +24,8 @@ class Percentile(Method):
 
     name: ClassVar[str] = "percentile"
 
-    percentile: float = 99.99
+    percentile: float = 99.999
+    """99.99 costs networks of depthwise convolutions 2 to 6 dB: what is cut off adds up, what is rounded does not."""
 
     def __post_init__(self) -> None:
         if not 50.0 <= self.percentile <= 100.0:

@@ -164,8 +164,8 @@ def test_entropy_is_that_of_the_published_search_for_one_sided_and_skewed_tensor
 def test_a_method_is_read_from_the_text_that_is_written_for_it() -> None:
     for text in ("minmax", "entropy", "mse", "percentile:99.9", "percentile:99.999"):
         assert text_from_method(method_from_text(text)) == text
-    assert method_from_text("percentile") == Percentile(99.99)
-    assert text_from_method(Percentile()) == "percentile:99.99"
+    assert method_from_text("percentile") == Percentile(99.999)
+    assert text_from_method(Percentile()) == "percentile:99.999"
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_a_method_is_read_from_the_text_that_is_written_for_it() -> None:
     [
         ("percentil", "calibration method 'percentil' is unknown; choose from minmax, percentile, entropy, mse"),
         ("entropy:3", "method 'entropy' has no setting; write 'entropy' alone, found 'entropy:3'"),
-        ("percentile:most", "method 'percentile:most': 'most' is no number; write 'percentile:99.99'"),
+        ("percentile:most", "method 'percentile:most': 'most' is no number; write 'percentile:99.999'"),
         ("percentile:0.9999", "percentile is 0.9999; it is a percentage of the values, from 50 to 100, such as 99.99"),
         ("percentile:nan", "percentile is nan; it is a percentage"),
     ],
@@ -187,7 +187,7 @@ def test_a_method_that_cannot_be_meant_is_answered_with_what_to_write(text: str,
     ("written", "text"),
     [
         ("mse", "mse"),
-        ("percentile", "percentile:99.99"),
+        ("percentile", "percentile:99.999"),
         ("percentile:99.90", "percentile:99.9"),
         ({"name": "percentile", "percentile": 99.9}, "percentile:99.9"),
         ({"name": "percentile", "percentile": 100}, "percentile:100"),

@@ -302,7 +302,7 @@ MISTAKES = {
     "images": (
         'method = "entropy"',
         'images = "some"',
-        "[calibrate] images must be 'all' or must be a whole number, found 'some'",
+        "[calibrate] images must be 'all' or 'auto' or must be a whole number, found 'some'",
     ),
     "family": (
         '"tensorrt-rtx"]',

@@ -45,7 +45,7 @@ def _calibrate(
     ] = None,
     preprocess: Preprocess_ = None,
     images: Images_ = "all",
-    method: Annotated[str, typer.Option(help="As of quantize: whose ranges --images auto wants tight.")] = "entropy",
+    method: Annotated[str, typer.Option(help="As of quantize: whose ranges --images auto wants tight.")] = "percentile",
     batch_size: BatchSize_ = 32,
     threads: Threads_ = 1,
     as_json: Json_ = False,
@@ -77,8 +77,8 @@ def _quantize(
         Path | None, typer.Option(help="A calibration cache of TensorRT, in place of --data: its scales, bit for bit.")
     ] = None,
     method: Annotated[
-        str, typer.Option(help="entropy, minmax, mse, percentile:99.99, or best (per tensor).")
-    ] = "entropy",
+        str, typer.Option(help="percentile:99.999, minmax, mse, entropy, or best (per tensor).")
+    ] = "percentile",
     preprocess: Preprocess_ = None,
     images: Images_ = "all",
     out: Folder_ = None,
@@ -171,7 +171,7 @@ def _sensitivity(
         ),
     ],
     family: Families_,
-    method: Annotated[str, typer.Option(help="As of quantize.")] = "entropy",
+    method: Annotated[str, typer.Option(help="As of quantize.")] = "percentile",
     exact: Annotated[
         bool, typer.Option("--exact", help="A whole graph for each layer and block, not for the most sensitive alone.")
     ] = False,

@@ -24,6 +24,7 @@ from pipeline.names import checked_distinct
 from pipeline.onnx_file import write_graph
 from pipeline.quantization import PLACEMENT, placement_document, quantized
 from pipeline.quantization_settings import (
+    DEFAULT_METHOD,
     DEFAULT_REPAIR,
     CalibrationData,
     QuantizationSettings,
@@ -51,12 +52,12 @@ class Calibrate(Stage):
     """`[calibrate]`."""
 
     name: ClassVar[str] = "calibrate"
-    version: ClassVar[int] = 8
+    version: ClassVar[int] = 9
     needs: ClassVar[tuple[type[Artifact], ...]] = (Splits, Graph)
     makes: ClassVar[type[Artifact]] = Graphs
     tools: ClassVar[tuple[str, ...]] = ("onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
 
-    method: Annotated[str, BeforeValidator(checked_method)] = "entropy"
+    method: Annotated[str, BeforeValidator(checked_method)] = checked_method(DEFAULT_METHOD)
     """A name, or a table of a name and its setting: `{ name = "percentile", percentile = 99.99 }`."""
     images: Literal["all", "auto"] | PositiveInt = "all"
     """How many of the calibration split, from its start; `auto`: until the ranges are tight."""
