@@ -14,7 +14,7 @@ from calibration.errors import CalibrationError
 from calibration.extremes import Image
 from calibration.graph import Graph
 from calibration.measured_session import MeasuredSession
-from calibration.poison import LARGEST, named, poison
+from calibration.poison import LARGEST, Repeats, named, poison, refuse_blank
 from calibration.statistics import Sketch, Sketches
 from calibration.workers import Workers
 
@@ -65,9 +65,11 @@ def collect(
     already, which is added to; `save` gets all that is counted after every `save_every` batches and when `on_batch`
     raises, so that a pass can go on where it was stopped. `on_batch` gets the number of images so far; what it raises
     passes through, which cancels the pass. `enough` gets it too, with what gives all that is counted, and ends the
-    pass where it says so. The -inf that a mask puts into a softmax is no value. Raises
-    PoisonedData naming image and tensor on NaN, any other inf, and magnitudes beyond 1e18, CalibrationError where no
-    image came or a batch does not fit, GraphRefused where onnxruntime refuses the graph.
+    pass where it says so. The -inf that a mask puts into a softmax is no value.
+
+    Raises PoisonedData naming image and tensor on NaN, any other inf, magnitudes beyond 1e18, blank images, and images
+    that are all the same; CalibrationError where no image came or a batch does not fit; GraphRefused where onnxruntime
+    refuses the graph.
     """
     measurement = _Measurement(model)
     with Workers(threads, measurement.empty, before, samples) as workers:
@@ -82,6 +84,7 @@ def collect(
             _report(images, on_batch, save, workers)
             if enough is not None and enough(images, workers.merged):
                 break
+        measurement.repeats.refuse()
         sketches = workers.merged()
     if sketches.images == 0:
         raise CalibrationError("no image to calibrate with; give at least one, better a few hundred")
@@ -110,6 +113,7 @@ class _Measurement:
     def __init__(self, model: ModelProto) -> None:
         graph = Graph(model)
         self.inputs = graph.inputs
+        self.repeats = Repeats()
         self._measured, self._masking = graph.activations(), _masking(graph)
         computed = [name for name in self._measured if name not in graph.inputs]
         self._session = MeasuredSession(model, computed)
@@ -130,6 +134,9 @@ class _Measurement:
         """Runs the images and counts what every tensor holds."""
         inputs = {name: part.feeds[name] for name in self._measured if name in part.feeds}
         self._count(sketches, inputs, part.images)  # first: poison is named where it came in
+        for name, array in inputs.items():
+            refuse_blank(name, array, part.images)
+        self.repeats.see(part.feeds)
         self._count(sketches, _run(self._session, part), part.images)
         sketches.images += len(part.images)
 
@@ -190,4 +197,15 @@ def _run(session: MeasuredSession, part: _Part) -> dict[str, NDArray[np.float32]
     try:
         return session.run(part.feeds)
     except (Fail, InvalidArgument, RuntimeException) as error:
-        raise CalibrationError(f"the graph does not run on {named(part.images)}: {error}") from error
+        hint = "".join(_channels_last(name, values) for name, values in part.feeds.items())
+        raise CalibrationError(f"the graph does not run on {named(part.images)}: {error}{hint}") from error
+
+
+def _channels_last(name: str, values: NDArray[Any]) -> str:
+    """A hint where the shape is that of images with their channels last."""
+    if values.ndim != 4 or values.shape[3] not in (1, 3, 4) or values.shape[1] <= 4:
+        return ""
+    return (
+        f"\ninput {name!r} has shape {values.shape}, channels last (NHWC) as it looks; where the graph takes them "
+        "first, save it .transpose(0, 3, 1, 2)"
+    )

@@ -20,6 +20,7 @@ from pipeline.mistakes import explained
 from pipeline.preprocess import Preprocess
 from pipeline.quantization_settings import CalibrationData
 from pipeline.samples import image_files, read_image
+from pipeline.scale_checks import check_scale
 
 if TYPE_CHECKING:
     from calibration.collect import Batch
@@ -74,8 +75,10 @@ def data_from_images(
         for start in range(first, stop, batch_size):
             part = files[start : min(start + batch_size, stop)]
             images = _stacked([preprocess.apply(read_image(file), str(file)) for file in part], folder)
-            wanted.check(images.shape, images.dtype, f"{folder}: an image after preprocessing")
-            yield Batch([str(file.relative_to(folder)) for file in part], {name: images})
+            wanted.check(images.shape, images.dtype, f"{part[0]}: after preprocessing, input '{name}'")
+            names = [str(file.relative_to(folder)) for file in part]
+            check_scale(preprocess, images, names)
+            yield Batch(names, {name: images})
 
     def digest() -> str:
         settings = preprocess.model_dump_json().encode()

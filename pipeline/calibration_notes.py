@@ -10,8 +10,9 @@ if TYPE_CHECKING:
 
     from calibration.confidence import Alone, Confidence
     from calibration.evidence import Evidence
-    from calibration.statistics import Origin
+    from calibration.statistics import Origin, Sketches
 
+_SCALING_OPERATORS = frozenset({"Add", "BatchNormalization", "Div", "InstanceNormalization", "Mul", "Sub"})
 MOST_NAMED = 5
 """Images that alone set a range; ranges.json has them all."""
 
@@ -40,6 +41,36 @@ def confidence_notes(evidence: Evidence, model: onnx.ModelProto, modules: Mappin
         yield first.in_words(called.get(first.tensor, repr(first.tensor)) + also)
     if (more := len(by_image) - MOST_NAMED) > 0:
         yield f"{more} more images set a range alone; ranges.json names them"
+
+
+def value_notes(sketches: Sketches, model: onnx.ModelProto, modules: Mapping[str, str]) -> Iterator[str]:
+    """What the values say of the network or of what it was fed: a person decides whether that is meant."""
+    outputs = {entry.name for entry in model.graph.output}
+    constant = [name for name, each in sketches.tensors.items() if each.minimum == each.maximum and each.count > 1]
+    called = names_of_tensors(model, modules)
+    lines = [
+        f"{called.get(name, repr(name))} is {sketches.tensors[name].minimum:.4g} for all images: "
+        + ("the network answers nothing" if name in outputs else "nothing that reads it depends on the image")
+        for name in sorted(constant, key=lambda name: (name not in outputs, name))
+    ]
+    yield from lines[:MOST_NAMED]
+    if len(lines) > MOST_NAMED:
+        yield f"{len(lines) - MOST_NAMED} more tensors have one value for all images"
+    yield from _raw_pixels(sketches, model)
+
+
+def _raw_pixels(sketches: Sketches, model: onnx.ModelProto) -> Iterator[str]:
+    """Where an input of images holds what pixels are in a file, and the graph does not scale it itself."""
+    for entry in model.graph.input:
+        sketch, dimensions = sketches.tensors.get(entry.name), len(entry.type.tensor_type.shape.dim)
+        readers = {node.op_type for node in model.graph.node if entry.name in node.input}
+        if sketch is None or dimensions != 4 or readers & _SCALING_OPERATORS:
+            continue
+        if sketch.minimum >= 0 and 128 < sketch.maximum <= 255:
+            yield (
+                f"input {entry.name!r} holds values from {sketch.minimum:g} to {sketch.maximum:g}, as raw pixels do, "
+                "and the graph does not scale them: was it trained on these?"
+            )
 
 
 def names_of_tensors(model: onnx.ModelProto, modules: Mapping[str, str]) -> dict[str, str]:

@@ -31,9 +31,24 @@ class GraphInput:
         )
         if not fits or not shape:
             wanted = ", ".join("any" if size is None else str(size) for size in self.shape[1:])
-            raise DataRejected(f"{where} has shape {shape}; the graph takes (samples, {wanted})")
+            raise DataRejected(
+                f"{where} has shape {shape}; the graph takes (samples, {wanted}){self._other_layout(shape)}"
+            )
         if dtype != self.dtype:
             raise DataRejected(f"{where} is {dtype}; the graph takes {self.dtype}: save it .astype('{self.dtype}')")
+
+    def _other_layout(self, shape: tuple[int, ...]) -> str:
+        """What to do where the channels alone stand in the wrong place; empty elsewhere."""
+        if len(shape) != 4 or len(self.shape) != 4:
+            return ""
+        for axes, found, taken in (
+            ((0, 3, 1, 2), "last (NHWC)", "first (NCHW)"),
+            ((0, 2, 3, 1), "first (NCHW)", "last (NHWC)"),
+        ):
+            moved = [shape[axis] for axis in axes]
+            if all(wanted in (None, size) for wanted, size in zip(self.shape[1:], moved[1:], strict=True)):
+                return f": its channels are {found}, the graph takes them {taken}; save it .transpose{axes}"
+        return ""
 
 
 def graph_inputs(model: Path) -> dict[str, GraphInput]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from calibration.errors import CalibrationError, GraphRefused, PoisonedData
 from pipeline.calibration_images import asked_for, first_of
-from pipeline.calibration_notes import confidence_notes, images_notes
+from pipeline.calibration_notes import confidence_notes, images_notes, value_notes
 from pipeline.calibration_pass import Pass, measured
 from pipeline.cancellation import Cancellation
 from pipeline.errors import DataRejected, NotAcceptable
@@ -94,6 +94,7 @@ class Quantized:
         if self.sketches.origin is not None:
             yield from images_notes(self.sketches.origin, self.evidence.confidence)
         yield from confidence_notes(self.evidence, self.measured, modules or {})
+        yield from value_notes(self.sketches, self.measured, modules or {})
         yield from (trial.in_words() for trial in self.repairs)
         yield from self.missing_graphs().values()
         if kept := len(self.float16.kept_in_float32):

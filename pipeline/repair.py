@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from calibration.errors import CalibrationError
+from pipeline.evaluation import finite_db
 from pipeline.quantization_settings import BEST, CalibrationData, QuantizationSettings, resolved_family
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Trial:
             "repair": self.repair,
             "family": self.family,
             "samples": self.before.images,
-            "sqnr_db": {"before": self.before.sqnr_db, "after": self.after.sqnr_db},
+            "sqnr_db": {"before": finite_db(self.before.sqnr_db), "after": finite_db(self.after.sqnr_db)},
             "agreement": {"before": self.before.agreement, "after": self.after.agreement},
             "kept": self.kept,
         }

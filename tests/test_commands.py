@@ -125,7 +125,7 @@ def test_a_folder_of_images_calibrates_with_its_preprocessing(model: Path, tmp_p
     folder, preprocess = tmp_path / "images", tmp_path / "preprocess.json"
     folder.mkdir()
     for index in range(5):
-        Image.fromarray(np.full((8, 8), 40 * index, np.uint8)).save(folder / f"{index}.png")
+        Image.fromarray(np.arange(index, index + 64, dtype=np.uint8).reshape(8, 8)).save(folder / f"{index}.png")
     preprocess.write_text('{"scale": 0.0039, "mean": [0.0], "std": [1.0]}')
     assert quantized(model, folder, preprocess=preprocess).document["images"] == 5
     with pytest.raises(RecipeError, match="images need --preprocess"):
