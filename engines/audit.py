@@ -53,6 +53,16 @@ class RealizedLayer:
     dequantizes: bool = False
     """Whether it takes its 8-bit operands back to float before it multiplies them."""
 
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> RealizedLayer:
+        """What `dataclasses.asdict` made of a layer, read back from JSON."""
+        tensors = {
+            name: tuple(RealizedTensor(**{**each, "dims": tuple(each["dims"])}) for each in document[name])
+            for name in ("inputs", "outputs")
+        }
+        names = {name: tuple(document[name]) for name in ("onnx_nodes", "products")}
+        return cls(**{**document, **tensors, **names})
+
 
 @dataclass(frozen=True)
 class Audit:

@@ -175,6 +175,10 @@ class Engine(ABC):
     """The Q/DQ placement family whose INT8 graph it takes: `cpu`, `tensorrt`, `tensorrt-rtx`."""
     for_gpu: ClassVar[bool]
     """Whether compute capabilities, a workspace and a batch profile shape its engines; others take any batch."""
+    builds_apart: ClassVar[bool] = False
+    """Whether a build gets a process of its own: its libraries may end the one that they are in."""
+    times_tactics: ClassVar[bool] = False
+    """Whether a build measures kernels on the device, which another build beside it would disturb."""
     never_builds: ClassVar[Mapping[str, str]] = {}
     """Precisions that it refuses on whatever machine, each with the reason."""
 

@@ -1,47 +1,105 @@
-"""One build of one target with its progress, and what is said of it."""
+"""The builds of a target with their progress, and what is said of them."""
 
 from __future__ import annotations
 
 import signal
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from engines.audit import summarize
-from engines.base import BuildCancelled, BuiltEngine, Engine, Target
+from engines.base import BuildCancelled, BuiltEngine, Engine, EngineError, StepDone, Target
+from engines.build_process import Build, Outcome, built_apart
 from pipeline.cancellation import Cancellation
-from pipeline.engine_errors import engine_errors_explained
-from pipeline.errors import Cancelled, NotAcceptable
+from pipeline.engine_errors import explained
+from pipeline.errors import Cancelled, EdgestillError, NotAcceptable
 from pipeline.progress import Progress
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One engine of a target, and the graph that it is built from."""
+
+    precision: str
+    graph: Path
+    to: Path
 
 
 def built_engine(
     engine: Engine,
-    graph: Path,
-    precision: str,
+    wanted: Wanted,
     target: Target,
-    to: Path,
     progress: Progress,
     cancellation: Cancellation,
+    memory_limit_bytes: int | None = None,
 ) -> BuiltEngine:
     """One build with its progress; raises NotAcceptable where the runtime refuses the graph."""
-    _require_opset(graph, target)
-    explained = engine_errors_explained(f"target {target.name}, {precision}")
-    with explained, progress.phase(f"building {target.name} {precision}", 100) as phase:
+    with progress.phase(f"building {target.name} {wanted.precision}", 100) as phase:
+        [found] = built_engines(engine, [wanted], target, phase.reach, cancellation, memory_limit_bytes)
+    if isinstance(found, EdgestillError):
+        raise found
+    return found
 
-        def on_step(name: str, done: int, total: int) -> bool:
-            phase.reach(min(100, 100 * done // max(total, 1)), name)
-            return not cancellation.asked
 
-        try:
-            built = engine.build(graph, precision, target, to, on_step)
-        except BuildCancelled as error:
-            cancellation.check()
-            raise Cancelled(signal.SIGINT) from error
-    if (problem := _not_as_asked(built, precision, engine.family_of(target))) is not None:
-        to.unlink()
-        raise NotAcceptable(f"{graph}: {problem}")
-    return built
+def built_engines(
+    engine: Engine,
+    wanted: Sequence[Wanted],
+    target: Target,
+    reach: Callable[[int, str], None],
+    cancellation: Cancellation,
+    memory_limit_bytes: int | None = None,
+) -> list[BuiltEngine | EdgestillError]:
+    """The engines of a target in order, each built or why not; `reach` is told hundredths of a build, and the phase.
+
+    Raises Cancelled once a signal has come.
+    """
+
+    def on_step(index: int, name: str, done: int, total: int) -> bool:
+        reach(100 * index + min(100, 100 * done // max(total, 1)), name)
+        return not cancellation.asked
+
+    refused = {each: _opset_refused(each.graph, target) for each in wanted}
+    able = [each for each in wanted if refused[each] is None]
+    try:
+        outcomes = iter(_outcomes(engine, able, target, on_step, memory_limit_bytes))
+    except BuildCancelled as error:
+        cancellation.check()
+        raise Cancelled(signal.SIGINT) from error
+    return [refused[each] or _judged(next(outcomes), each, engine, target) for each in wanted]
+
+
+def _outcomes(
+    engine: Engine,
+    wanted: Sequence[Wanted],
+    target: Target,
+    on_step: Callable[[int, str, int, int], bool],
+    memory_limit_bytes: int | None,
+) -> list[Outcome]:
+    if engine.builds_apart:
+        builds = [Build(each.graph, each.precision, each.to) for each in wanted]
+        return built_apart(target, builds, on_step, memory_limit_bytes)
+    return [_built_here(engine, each, target, partial(on_step, index)) for index, each in enumerate(wanted)]
+
+
+def _built_here(engine: Engine, wanted: Wanted, target: Target, on_step: StepDone) -> Outcome:
+    try:
+        return engine.build(wanted.graph, wanted.precision, target, wanted.to, on_step)
+    except BuildCancelled:
+        raise
+    except EngineError as error:
+        return error
+
+
+def _judged(outcome: Outcome, wanted: Wanted, engine: Engine, target: Target) -> BuiltEngine | EdgestillError:
+    what = f"target {target.name}, {wanted.precision}"
+    if isinstance(outcome, EngineError):
+        return explained(what, outcome)
+    if (problem := _not_as_asked(outcome, wanted.precision, engine.family_of(target))) is not None:
+        outcome.file.unlink()
+        return NotAcceptable(f"{what}: {wanted.graph}: {problem}")
+    return outcome
 
 
 def with_timing_cache_in(target: Target, folder: Path) -> Target:
@@ -51,20 +109,20 @@ def with_timing_cache_in(target: Target, folder: Path) -> Target:
     return replace(target, builder=replace(target.builder, timing_cache=str(folder / target.builder.timing_cache)))
 
 
-def _require_opset(graph: Path, target: Target) -> None:
-    """Raises NotAcceptable where the graph is newer than what the target's runtime reads."""
+def _opset_refused(graph: Path, target: Target) -> NotAcceptable | None:
+    """Where the graph is newer than what the target's runtime reads."""
     if target.opset is None:
-        return
+        return None
     import onnx
 
-    found = next(
-        (each.version for each in onnx.load(graph, load_external_data=False).opset_import if not each.domain), 0
+    model = onnx.load(graph, load_external_data=False)
+    found = next((each.version for each in model.opset_import if not each.domain), 0)
+    if found <= target.opset:
+        return None
+    return NotAcceptable(
+        f"{graph}: is of opset {found}, and target {target.name} reads up to {target.opset}; "
+        f"give it a graph of opset {target.opset} or older, or raise its opset"
     )
-    if found > target.opset:
-        raise NotAcceptable(
-            f"{graph}: is of opset {found}, and target {target.name} reads up to {target.opset}; "
-            f"give it a graph of opset {target.opset} or older, or raise its opset"
-        )
 
 
 def _not_as_asked(built: BuiltEngine, precision: str, family: str) -> str | None:

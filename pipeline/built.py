@@ -18,6 +18,8 @@ class BuiltRecord:
     state: Literal["built", "not_built"]
     reason: str
     """Why it was not built."""
+    failed: bool = False
+    """Whether it was not built though it had to be."""
     file: str | None = None
     bytes: int | None = None
     sha256: str | None = None
@@ -44,6 +46,7 @@ def _record(entry: dict[str, Any]) -> BuiltRecord:
         precision=entry["precision"],
         state=entry["state"],
         reason=entry["reason"],
+        failed=entry["failed"],
         file=entry.get("file"),
         bytes=entry.get("bytes"),
         sha256=entry.get("sha256"),

@@ -33,7 +33,14 @@ def engine_errors_explained(what: str) -> Iterator[None]:
     try:
         yield
     except EngineError as error:
-        raise _kind(error)(f"{what}: {error}") from error
+        raise explained(what, error) from error
+
+
+def explained(what: str, error: EngineError) -> EdgestillError:
+    """What an engine's error means: `what: why`, with the error as its cause."""
+    found = _kind(error)(f"{what}: {error}")
+    found.__cause__ = error
+    return found
 
 
 def _kind(error: EngineError) -> type[EdgestillError]:

@@ -46,6 +46,22 @@ def gate_results(gates: Gates, engines: Sequence[EngineResult], sample: str = "i
     return tuple(results)
 
 
+def built_gate(engines: Sequence[EngineResult]) -> Iterator[GateResult]:
+    """A failed gate where an engine that had to be built was not; nothing where all were."""
+    failed = [engine for engine in engines if engine.failed]
+    if not failed:
+        return
+    wanted = [engine for engine in engines if engine.failed or engine.state != "not_built"]
+    yield GateResult(
+        name="engines built",
+        limit=len(wanted),
+        value=len(wanted) - len(failed),
+        state="failed",
+        subject=", ".join(f"{engine.target} {engine.precision}" for engine in failed),
+        detail="; ".join(dict.fromkeys(engine.reason for engine in failed)),
+    )
+
+
 def target_gate(search: Search) -> GateResult:
     """A student that was searched for and not found is a failed gate."""
     as_asked = search.wanted_as if search.wanted_as != f"{search.wanted:g}" else ""

@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from engines.base import AxisProfile, BuildCancelled, BuiltEngine, Engine, EngineError, StepDone, Target
-from pipeline.building import built_engine, engine_line, engine_record
+from pipeline.building import Wanted, built_engine, engine_line, engine_record
 from pipeline.cancellation import Cancellation
 from pipeline.errors import Cancelled, NotAcceptable, ResourceExhausted
 from pipeline.progress import QuietProgress
@@ -64,10 +64,9 @@ def test_whatever_an_engine_raises_is_told_to_the_user(
     error: EngineError, kind: type[Exception], tmp_path: Path
 ) -> None:
     target, graph = Target("edge", "failing"), tmp_path / "own.onnx"
+    wanted = Wanted("int8", graph, tmp_path / "int8.plan")
     with pytest.raises(kind) as caught:
-        built_engine(
-            FailingEngine(error), graph, "int8", target, tmp_path / "int8.plan", QuietProgress(), Cancellation()
-        )
+        built_engine(FailingEngine(error), wanted, target, QuietProgress(), Cancellation())
     assert caught.value.__cause__ is error
     if kind is not Cancelled:
         assert str(caught.value) == f"target edge, int8: {error}"

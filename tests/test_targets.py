@@ -18,7 +18,7 @@ from engines.builder_options import BuilderOptions
 from engines.presets import PRESETS
 from engines.tensorrt.refusals import what_rtx_refuses, what_tensorrt_refuses
 from engines.tensorrt.timing_cache import keep_timing_cache, take_timing_cache
-from pipeline.building import built_engine
+from pipeline.building import Wanted, built_engine
 from pipeline.cancellation import Cancellation
 from pipeline.commands.targets import target_of_preset
 from pipeline.errors import NotAcceptable
@@ -129,10 +129,9 @@ def test_profiles_widen_the_batches_that_a_target_takes_and_name_no_fixed_axis()
 
 def test_a_graph_newer_than_the_target_reads_is_refused(tmp_path: Path) -> None:
     graph, target = written(tmp_path, PLAIN, weights()), Target("old", "onnxruntime", opset=13)
+    wanted = Wanted("fp32", graph, tmp_path / "e.onnx")
     with pytest.raises(NotAcceptable, match=r"is of opset \d+, and target old reads up to 13"):
-        built_engine(
-            ENGINES["onnxruntime"], graph, "fp32", target, tmp_path / "e.onnx", QuietProgress(), Cancellation()
-        )
+        built_engine(ENGINES["onnxruntime"], wanted, target, QuietProgress(), Cancellation())
 
 
 class FakeCache:

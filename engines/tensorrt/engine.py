@@ -35,6 +35,7 @@ class TensorRTEngine(Engine):
 
     suffix: ClassVar[str] = ".plan"
     for_gpu: ClassVar[bool] = True
+    builds_apart: ClassVar[bool] = True
     module: ClassVar[RuntimeModule]
 
     def versions(self) -> dict[str, str]:
@@ -98,6 +99,7 @@ class TensorRT(TensorRTEngine):
 
     runtime: ClassVar[str] = "tensorrt"
     family: ClassVar[str] = "tensorrt"
+    times_tactics: ClassVar[bool] = True
     module: ClassVar[RuntimeModule] = RuntimeModule(
         name="tensorrt",
         install="a Jetson has it from JetPack; elsewhere pip install 'edgestill[tensorrt]' from NVIDIA's package index",

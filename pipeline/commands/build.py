@@ -16,7 +16,7 @@ from engines.base import QUANTIZED_PRECISIONS, BuiltEngine, Engine, Target, sha2
 from engines.presets import PRESETS
 from pipeline import atomic
 from pipeline.auditing import Opponent, audit_record
-from pipeline.building import built_engine, engine_line
+from pipeline.building import Wanted, built_engine, engine_line
 from pipeline.cancellation import Cancellation
 from pipeline.errors import MachineLacks, RecipeError
 from pipeline.evidence import Origin, device_here, write_evidence
@@ -75,7 +75,8 @@ def build(request: BuildRequest, progress: Progress, cancellation: Cancellation)
         raise RecipeError(f"{to}: would replace the model; choose another file with --out")
     with disk_errors_explained(to.parent):
         to.parent.mkdir(parents=True, exist_ok=True)
-        built = built_engine(engine, request.model, request.precision, target, to, progress, cancellation)
+        wanted = Wanted(request.precision, request.model, to)
+        built = built_engine(engine, wanted, target, progress, cancellation)
         opponent = _opponent(request, engine, target, progress, cancellation)
         audit = to.with_name(to.name + AUDIT_SUFFIX)
         record = audit_record(built, request.precision, target, opponent)
@@ -104,7 +105,7 @@ def _opponent(
         return None
     with tempfile.TemporaryDirectory(prefix="edgestill-") as aside:
         to = Path(aside) / f"fp16{engine.suffix}"
-        built = built_engine(engine, request.fp16, "fp16", target, to, progress, cancellation)
+        built = built_engine(engine, Wanted("fp16", request.fp16, to), target, progress, cancellation)
         return Opponent(summarize(built.layers))
 
 

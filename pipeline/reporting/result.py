@@ -112,6 +112,8 @@ class EngineResult(_Result):
     state: Literal["measured", "built", "not_built"]
     reason: str = ""
     """Why it was not measured, or not built; empty where it was measured."""
+    failed: bool = False
+    """Whether it was not built though this machine could and the target is not optional."""
     runs_on: str = ""
     """The GPUs that it was built for, in words."""
     file: str | None = None

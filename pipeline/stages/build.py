@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, final
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from engines import ENGINES
 from engines.audit import summarize
-from engines.base import FLOAT32_GRAPH, QUANTIZED_PRECISIONS, BuiltEngine, Target, sha256_of_file
+from engines.base import QUANTIZED_PRECISIONS, BuiltEngine, Target, sha256_of_file
 from engines.cuda import compute_capability, driver_version
 from pipeline import atomic
 from pipeline.artifact import Artifact, Artifacts, Engines, Graph, Graphs, Splits, Student, Teacher
-from pipeline.auditing import AuditGates, Opponent, audit_failures, audit_record
-from pipeline.building import built_engine, engine_line, engine_record, with_timing_cache_in
+from pipeline.auditing import AuditGates, audit_failures, audit_record
+from pipeline.building import engine_record
 from pipeline.context import Context
-from pipeline.errors import MachineLacks, NotAcceptable, RecipeError
+from pipeline.errors import EdgestillError, MachineLacks, NotAcceptable, RecipeError
 from pipeline.evidence import Origin, device_here, write_evidence
+from pipeline.fleet import TargetBuilt, built_fleet, graph_of
 from pipeline.manifest import LOG, MANIFEST, read_manifest
 from pipeline.names import Name
-from pipeline.quantization import PLACEMENT
 from pipeline.stage import Stage
 from pipeline.target_settings import TargetSettings
 from pipeline.workspace import CHECKPOINTS
@@ -50,13 +49,15 @@ class Build(Stage):
     """`[build]`."""
 
     name: ClassVar[str] = "build"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     needs: ClassVar[tuple[type[Artifact], ...]] = (Splits, Teacher, Student, Graph, Graphs)
     makes: ClassVar[type[Artifact]] = Engines
     tools: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "tensorrt", "tensorrt_rtx")
 
     targets: Annotated[Mapping[TargetName, TargetSettings], Field(min_length=1)]
     audit: AuditGates = AuditGates()
+    memory_limit_mb: PositiveInt | None = None
+    """Of the process of each target's TensorRT builds, in MiB."""
 
     @model_validator(mode="after")
     def _turing_takes_no_float32(self) -> Build:
@@ -110,38 +111,47 @@ class Build(Stage):
 
     def run(self, inputs: Artifacts, target: Path, context: Context) -> None:
         self.require()
+        lacks, device = self._lacks(), device_here()
+        targets = [settings.target(name, context.threads) for name, settings in self.targets.items()]
+        able = [each for each in targets if lacks[each.name] is None]
+        limit = None if self.memory_limit_mb is None else self.memory_limit_mb << 20
+        built = {each.target.name: each for each in built_fleet(inputs, able, target, context, limit)}
         records: list[dict[str, Any]] = []
         audits: dict[str, Any] = {}
-        failures: list[str] = []
-        lacks, device = self._lacks(), device_here()
-        for name, settings in self.targets.items():
-            wanted = settings.target(name, context.threads)
-            if (why := lacks[name]) is not None:
-                for precision in settings.precisions:
-                    records.append(_record(wanted, precision, "not_built", why))
-                    context.say(f"{name} {precision}: not built here: {why}")
+        for each in targets:
+            if (why := lacks[each.name]) is not None:
+                records += [_record(each, precision, "not_built", why) for precision in each.precisions]
+                context.say(f"{each.name}: not built here: {why}")
                 continue
-            built = {precision: _build(inputs, wanted, precision, target, context) for precision in settings.precisions}
-            opponent = _opponent(built, inputs, wanted, target, context)
-            for precision, engine in built.items():
-                records.append({**_record(wanted, precision, "built"), **engine_record(engine, target)})
-                audits[f"{name}/{precision}"] = audit = audit_record(engine, precision, wanted, opponent)
-                write_evidence(engine, precision, wanted, _origin(inputs, wanted, precision), device, audit)
-                context.say(engine_line(f"{name} {precision}", engine))
-            failures += self._failures(name, built, opponent)
-        if failures:
-            raise NotAcceptable("\n".join(failures))
+            found = built[each.name]
+            for precision, engine in found.engines.items():
+                if isinstance(engine, EdgestillError):
+                    records.append(_record(each, precision, "not_built", str(engine), failed=not each.optional))
+                    continue
+                records.append({**_record(each, precision, "built"), **engine_record(engine, target)})
+                audits[f"{each.name}/{precision}"] = audit = audit_record(engine, precision, each, found.opponent)
+                write_evidence(engine, precision, each, _origin(inputs, each, precision), device, audit)
+        self._require_acceptable(built.values(), records)
         atomic.write_json(target / ENGINES_FILE, records)
         atomic.write_json(target / AUDIT_FILE, audits)
         for shipped in SHIPPED:
             atomic.write_bytes(target / shipped, inputs[Splits].path(shipped).read_bytes())
 
-    def _failures(self, name: str, built: Mapping[str, BuiltEngine], opponent: Opponent | None) -> list[str]:
+    def _require_acceptable(self, fleet: Iterable[TargetBuilt], records: Sequence[Mapping[str, Any]]) -> None:
+        """Raises NotAcceptable where an audit gate fails, or where not one engine was built though some could be."""
+        failures = [failure for each in fleet for failure in self._failures(each)]
+        if failures:
+            raise NotAcceptable("\n".join(failures))
+        failed = [record["reason"] for record in records if record["failed"]]
+        if failed and not any(record["state"] == "built" for record in records):
+            raise NotAcceptable("\n".join(failed))
+
+    def _failures(self, built: TargetBuilt) -> list[str]:
         return [
-            f"[build.audit] {name} {precision}: {failure}"
-            for precision, engine in built.items()
-            if precision in QUANTIZED_PRECISIONS
-            for failure in audit_failures(self.audit, summarize(engine.layers), opponent)
+            f"[build.audit] {built.target.name} {precision}: {failure}"
+            for precision, engine in built.engines.items()
+            if precision in QUANTIZED_PRECISIONS and isinstance(engine, BuiltEngine)
+            for failure in audit_failures(self.audit, summarize(engine.layers), built.opponent)
         ]
 
     def _lacks(self) -> dict[str, str | None]:
@@ -151,46 +161,13 @@ class Build(Stage):
         }
 
 
-def _record(target: Target, precision: str, state: str, reason: str = "") -> dict[str, Any]:
-    return {"target": asdict(target), "precision": precision, "state": state, "reason": reason}
-
-
-def _opponent(
-    built: Mapping[str, BuiltEngine], inputs: Artifacts, target: Target, folder: Path, context: Context
-) -> Opponent | None:
-    """The FP16 engine of the target, built for its audit alone where the recipe does not ask for it."""
-    if not ENGINES[target.runtime].for_gpu or not set(built) & set(QUANTIZED_PRECISIONS):
-        return None
-    if "fp16" in built:
-        return Opponent(summarize(built["fp16"].layers))
-    with tempfile.TemporaryDirectory(dir=folder, prefix="opponent-") as aside:
-        try:
-            return Opponent(summarize(_build(inputs, target, "fp16", Path(aside), context).layers))
-        except NotAcceptable as error:
-            context.say(f"{target.name}: there is no FP16 engine to compare with: {error}")
-            return Opponent(reason=str(error))
-
-
-def _graph(inputs: Artifacts, target: Target, precision: str) -> Path:
-    if precision in FLOAT32_GRAPH:
-        return inputs[Graph].model
-    return inputs[Graphs].model(precision, ENGINES[target.runtime].family_of(target))
+def _record(target: Target, precision: str, state: str, reason: str = "", failed: bool = False) -> dict[str, Any]:
+    return {"target": asdict(target), "precision": precision, "state": state, "reason": reason, "failed": failed}
 
 
 def _origin(inputs: Artifacts, target: Target, precision: str) -> Origin:
     """Of the graph itself, and of every stage's result that it came from."""
-    graph = _graph(inputs, target, precision)
+    graph = graph_of(inputs, target, precision)
     kinds = {"data": Splits, "teacher": Teacher, "student": Student, "export": Graph, "calibration": Graphs}
     stages = {name: read_manifest(inputs[kind].folder).digest for name, kind in kinds.items()}
     return Origin(graph.name, {"graph": sha256_of_file(graph), **stages})
-
-
-def _build(inputs: Artifacts, target: Target, precision: str, folder: Path, context: Context) -> BuiltEngine:
-    engine, graph = ENGINES[target.runtime], _graph(inputs, target, precision)
-    missing = inputs[Graphs].json(PLACEMENT)["missing_graphs"]
-    if (why := missing.get(graph.name)) is not None:
-        raise NotAcceptable(f"[build.targets.{target.name}] {why}; take '{precision}' out of precisions")
-    to = folder / target.name / f"{precision}{engine.suffix}"
-    to.parent.mkdir(exist_ok=True)
-    placed = with_timing_cache_in(target, context.recipe_folder)
-    return built_engine(engine, graph, precision, placed, to, context.progress, context.cancellation)

@@ -27,7 +27,7 @@ from pipeline.auditing import audit_of, opponent_of
 from pipeline.built import BuiltRecord, built_records
 from pipeline.context import Context
 from pipeline.findings import accuracy_findings, teacher_findings, timing_findings
-from pipeline.gates import Gates, gate_results, target_gate
+from pipeline.gates import Gates, built_gate, gate_results, target_gate
 from pipeline.judged import budget_gates, layers_of
 from pipeline.manifest import read_manifest
 from pipeline.reporting.result import (
@@ -84,7 +84,7 @@ class WriteReport(Stage):
         gates = gate_results(self.gates, engines, sample)
         if search is not None:
             gates = (target_gate(search), *gates)
-        gates = (*budget_gates(inputs[Graphs]), *gates)
+        gates = (*built_gate(engines), *budget_gates(inputs[Graphs]), *gates)
         verdict, reasons = verdict_from_gates(gates)
         manifests = [read_manifest(inputs[kind].folder) for kind in KINDS]
         versions = {name: found for manifest in manifests for name, found in manifest.versions.items()}
@@ -180,6 +180,7 @@ def _engines(artifact: Engines, measured: Mapping[str, Any]) -> Iterator[EngineR
             precision=record.precision,
             optional=record.target.optional,
             state=state,
+            failed=record.failed,
             reason="" if state == "measured" else measured["not_measured"][record.name],
             runs_on=_runs_on(record.target),
             file=record.file,

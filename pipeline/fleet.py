@@ -1,0 +1,152 @@
+"""Every engine of every target of a recipe, side by side where builds do not disturb each other."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import final
+
+from engines import ENGINES
+from engines.audit import summarize
+from engines.base import FLOAT32_GRAPH, QUANTIZED_PRECISIONS, BuiltEngine, Target
+from pipeline.artifact import Artifacts, Graph, Graphs
+from pipeline.auditing import Opponent
+from pipeline.building import Wanted, built_engines, engine_line, with_timing_cache_in
+from pipeline.context import Context
+from pipeline.errors import EdgestillError, NotAcceptable
+from pipeline.progress import Phase
+from pipeline.quantization import PLACEMENT
+
+MOST_PROCESSES = 4
+
+
+@dataclass(frozen=True)
+class TargetBuilt:
+    """What became of one target."""
+
+    target: Target
+    engines: Mapping[str, BuiltEngine | EdgestillError]
+    """By precision: the engine, or why there is none."""
+    opponent: Opponent | None
+    """The FP16 engine beside its quantized ones; None where there are none, or no FP16 on its runtime."""
+
+
+def graph_of(inputs: Artifacts, target: Target, precision: str) -> Path:
+    """The graph that an engine is built from; raises NotAcceptable where calibration could not write it."""
+    if precision in FLOAT32_GRAPH:
+        return inputs[Graph].model
+    graph = inputs[Graphs].model(precision, ENGINES[target.runtime].family_of(target))
+    if (why := inputs[Graphs].json(PLACEMENT)["missing_graphs"].get(graph.name)) is not None:
+        raise NotAcceptable(f"[build.targets.{target.name}] {why}; take '{precision}' out of precisions")
+    return graph
+
+
+def built_fleet(
+    inputs: Artifacts, targets: Sequence[Target], folder: Path, context: Context, memory_limit_bytes: int | None
+) -> list[TargetBuilt]:
+    """The targets in order, each into its own folder of `folder`.
+
+    Targets whose builds take times on the device are built one after the other, once all others are done. Raises
+    NotAcceptable for a graph that is missing, Cancelled once a signal has come; an engine that could not be built is
+    part of the result.
+    """
+    with tempfile.TemporaryDirectory(dir=folder, prefix="opponents-") as aside:
+        plans = [_Plan.of(inputs, target, folder, Path(aside), context) for target in targets]
+        total = 100 * sum(len(plan.wanted) for plan in plans)
+        with context.progress.phase("building engines", total) as phase:
+            meter = _Meter(phase)
+
+            def build(plan: _Plan) -> TargetBuilt:
+                return plan.built(meter.part(plan.target.name), context, memory_limit_bytes)
+
+            apart = [plan for plan in plans if not ENGINES[plan.target.runtime].times_tactics]
+            found: dict[str, TargetBuilt] = {}
+            with ThreadPoolExecutor(min(MOST_PROCESSES, len(os.sched_getaffinity(0)))) as pool:
+                for each in pool.map(build, apart):
+                    found[each.target.name] = _said(each, context)
+            for plan in plans:
+                if plan.target.name not in found:
+                    found[plan.target.name] = _said(build(plan), context)
+    return [found[target.name] for target in targets]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be built for one target."""
+
+    target: Target
+    wanted: tuple[Wanted, ...]
+    """Those that ship, then the opponent where nobody asked for FP16."""
+    no_opponent: str
+    """Why there can be none; empty where there is one, or none is needed."""
+
+    @classmethod
+    def of(cls, inputs: Artifacts, target: Target, folder: Path, aside: Path, context: Context) -> _Plan:
+        engine = ENGINES[target.runtime]
+        to = folder / target.name
+        to.mkdir(exist_ok=True)
+        wanted = [
+            Wanted(precision, graph_of(inputs, target, precision), to / f"{precision}{engine.suffix}")
+            for precision in target.precisions
+        ]
+        no_opponent = ""
+        if _needs_opponent(target):
+            try:
+                beside = aside / f"{target.name}{engine.suffix}"
+                wanted.append(Wanted("fp16", graph_of(inputs, target, "fp16"), beside))
+            except NotAcceptable as error:
+                no_opponent = str(error)
+        return cls(with_timing_cache_in(target, context.recipe_folder), tuple(wanted), no_opponent)
+
+    def built(self, reach: Callable[[int, str], None], context: Context, memory_limit_bytes: int | None) -> TargetBuilt:
+        engine = ENGINES[self.target.runtime]
+        outcomes = built_engines(engine, self.wanted, self.target, reach, context.cancellation, memory_limit_bytes)
+        reach(100 * len(self.wanted), "")
+        found = dict(zip((each.precision for each in self.wanted), outcomes, strict=True))
+        shipped = {precision: found[precision] for precision in self.target.precisions}
+        return TargetBuilt(self.target, shipped, self._opponent(found.get("fp16")))
+
+    def _opponent(self, half: BuiltEngine | EdgestillError | None) -> Opponent | None:
+        if isinstance(half, BuiltEngine):
+            return Opponent(summarize(half.layers))
+        reason = str(half) if half is not None else self.no_opponent
+        return Opponent(reason=reason) if reason else None
+
+
+def _needs_opponent(target: Target) -> bool:
+    quantized = set(target.precisions) & set(QUANTIZED_PRECISIONS)
+    return bool(quantized) and ENGINES[target.runtime].for_gpu and "fp16" not in target.precisions
+
+
+def _said(built: TargetBuilt, context: Context) -> TargetBuilt:
+    for precision, engine in built.engines.items():
+        name = f"{built.target.name} {precision}"
+        context.say(engine_line(name, engine) if isinstance(engine, BuiltEngine) else f"{name}: not built: {engine}")
+    if built.opponent is not None and built.opponent.audit is None:
+        context.say(f"{built.target.name}: there is no FP16 engine to compare with: {built.opponent.reason}")
+    return built
+
+
+@final
+@dataclass
+class _Meter:
+    """One phase for builds that run side by side."""
+
+    phase: Phase
+    done: dict[str, int] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def part(self, name: str) -> Callable[[int, str], None]:
+        """The share of one target."""
+
+        def reach(done: int, figures: str) -> None:
+            with self.lock:
+                self.done[name] = done
+                self.phase.reach(sum(self.done.values()), f"{name} {figures}".rstrip())
+
+        return reach
