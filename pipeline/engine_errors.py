@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 
 from engines.base import EngineDamaged, EngineError, RuntimeMissing
 from engines.timing import InvalidMeasurement
@@ -15,6 +16,8 @@ from pipeline.errors import (
     NotAcceptable,
     ResourceExhausted,
 )
+
+_QUOTED_NODE = re.compile(r"node '([^']+)'")
 
 # CUDA's name of the error and the words that CUDA, pycuda and TensorRT have for it.
 _OUT_OF_MEMORY = ("out of memory", "outofmemory", "cudaerrormemoryallocation")
@@ -41,6 +44,16 @@ def explained(what: str, error: EngineError) -> EdgestillError:
     found = _kind(error)(f"{what}: {error}")
     found.__cause__ = error
     return found
+
+
+def with_source_modules(message: str, modules: Mapping[str, str]) -> str:
+    """The message, with the source module of each ONNX node that it quotes and that the export recorded."""
+
+    def named(found: re.Match[str]) -> str:
+        module = modules.get(found[1])
+        return f"{found[0]} of module '{module}'" if module else found[0]
+
+    return _QUOTED_NODE.sub(named, message)
 
 
 def _kind(error: EngineError) -> type[EdgestillError]:

@@ -18,6 +18,7 @@ from pipeline.artifact import Artifacts, Graph, Graphs
 from pipeline.auditing import Opponent
 from pipeline.building import Wanted, built_engines, engine_line, with_timing_cache_in
 from pipeline.context import Context
+from pipeline.engine_errors import with_source_modules
 from pipeline.errors import EdgestillError, NotAcceptable
 from pipeline.progress import Phase
 from pipeline.quantization import PLACEMENT
@@ -84,6 +85,8 @@ class _Plan:
     """Those that ship, then the opponent where nobody asked for FP16."""
     no_opponent: str
     """Why there can be none; empty where there is one, or none is needed."""
+    modules: Mapping[str, str]
+    """Source module by ONNX node."""
 
     @classmethod
     def of(cls, inputs: Artifacts, target: Target, folder: Path, aside: Path, context: Context) -> _Plan:
@@ -94,22 +97,30 @@ class _Plan:
             Wanted(precision, graph_of(inputs, target, precision), to / f"{precision}{engine.suffix}")
             for precision in target.precisions
         ]
-        no_opponent = ""
+        no_opponent, modules = "", inputs[Graph].json("modules.json")
         if _needs_opponent(target):
             try:
                 beside = aside / f"{target.name}{engine.suffix}"
                 wanted.append(Wanted("fp16", graph_of(inputs, target, "fp16"), beside))
             except NotAcceptable as error:
                 no_opponent = str(error)
-        return cls(with_timing_cache_in(target, context.recipe_folder), tuple(wanted), no_opponent)
+        return cls(with_timing_cache_in(target, context.recipe_folder), tuple(wanted), no_opponent, modules)
 
     def built(self, reach: Callable[[int, str], None], context: Context, memory_limit_bytes: int | None) -> TargetBuilt:
         engine = ENGINES[self.target.runtime]
         outcomes = built_engines(engine, self.wanted, self.target, reach, context.cancellation, memory_limit_bytes)
         reach(100 * len(self.wanted), "")
+        outcomes = [self._with_modules(each) for each in outcomes]
         found = dict(zip((each.precision for each in self.wanted), outcomes, strict=True))
         shipped = {precision: found[precision] for precision in self.target.precisions}
         return TargetBuilt(self.target, shipped, self._opponent(found.get("fp16")))
+
+    def _with_modules(self, outcome: BuiltEngine | EdgestillError) -> BuiltEngine | EdgestillError:
+        if isinstance(outcome, BuiltEngine):
+            return outcome
+        told = type(outcome)(with_source_modules(str(outcome), self.modules))
+        told.__cause__ = outcome.__cause__
+        return told
 
     def _opponent(self, half: BuiltEngine | EdgestillError | None) -> Opponent | None:
         if isinstance(half, BuiltEngine):

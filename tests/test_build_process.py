@@ -128,6 +128,7 @@ def inputs_in(folder: Path, graph: Path) -> Artifacts:
     (folder / "model.onnx").write_bytes(graph.read_bytes())
     (folder / "placement.json").write_text(json.dumps({"missing_graphs": {}}))
     (folder / "fp16.onnx").write_bytes(b"no graph")
+    (folder / "modules.json").write_text(json.dumps({"conv1": "stages.0.conv1"}))
     return Artifacts([Graph(folder), Graphs(folder)])
 
 
@@ -142,6 +143,16 @@ def test_a_target_that_fails_is_told_and_the_others_are_built(graph: Path, tmp_p
     assert isinstance(fleet[0].engines["fp32"], BuiltEngine)
     assert isinstance(fleet[1].engines["fp32"], BuiltEngine)
     assert sorted(path.relative_to(to).as_posix() for path in to.rglob("*.*")) == ["cpu/fp32.onnx", "half/fp32.plan"]
+
+
+def test_a_node_that_is_refused_is_told_with_the_module_that_it_came_from(graph: Path, tmp_path: Path) -> None:
+    model = onnx.load(graph)
+    model.graph.node[0].op_type = "Blend"
+    onnx.save(model, graph)
+    inputs, to = inputs_in(tmp_path, graph), tmp_path / "engines"
+    to.mkdir()
+    [found] = built_fleet(inputs, [TARGET], to, context_in(tmp_path), None)
+    assert "node 'conv1' of module 'stages.0.conv1' (Blend): " in str(found.engines["fp32"])
 
 
 def test_a_build_beyond_its_memory_is_a_resource_that_is_exhausted(graph: Path, tmp_path: Path) -> None:

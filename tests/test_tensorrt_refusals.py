@@ -31,8 +31,8 @@ def test_an_unknown_operator_is_refused_with_node_and_operator(tmp_path: Path) -
     model.opset_import.append(onnx.helper.make_opsetid("acme", 1))
     onnx.save(model, graph)
     assert refused(graph, tmp_path) == (
-        f"{graph}: TensorRT's parser refuses it: node 'second' (Blend): Plugin not found, are the plugin name, "
-        "version, and namespace correct?"
+        f"{graph}: TensorRT's parser refuses it: node 'second' (Blend): Plugin not found; "
+        "where it is a plugin of yours, its library must be loaded before: TensorRT looks it up by name and version"
     )
 
 

@@ -17,12 +17,12 @@ from engines.tensorrt.api import (
     INetworkDefinition,
     Module,
     OnnxParser,
-    ParserError,
 )
 from engines.tensorrt.layers import HEADING, UnreadableLayers, product_nodes, realized_layers
 from engines.tensorrt.log import Recorder, captured_stderr, readable, recording
 from engines.tensorrt.profile import add_profiles
 from engines.tensorrt.progress import progress_monitor
+from engines.tensorrt.refused_graph import complaint, with_advice
 from engines.tensorrt.settings import configure
 from engines.tensorrt.timing_cache import keep_timing_cache, take_timing_cache
 
@@ -39,22 +39,6 @@ BROKEN_PROMISES = (
 )
 IMPOSSIBLE_SIZES = re.compile(
     r"Profile k(?P<bound>MIN|OPT|MAX) values are not self-consistent\. (?P<why>.*?)(?:\s*Instruction: .*)?$", re.DOTALL
-)
-PARSER_NOISE = (
-    (re.compile(r"\s*\[checkMacros\.cpp::catchCudaError.*?\(cudaError 35: [^)]*\)\)"), ""),  # no driver here
-    (re.compile(r"^Invalid Node - \S+ "), ""),
-    (re.compile(r"In node -1 with name: +and operator: +\(\w+\): \w+: "), ""),
-    (re.compile(r"\bAssertion failed: .*?: (?=\S)"), ""),
-    (re.compile(r'^[\w\s]+ && "(.*)"$'), r"\1"),
-    (re.compile(r"^(Failed to import initializer: )\1"), r"\1"),
-)
-ADVICE = (
-    (re.compile(r"has type Int32 but must have type FP8"), "leave biases in float, they need no DequantizeLinear"),
-    (re.compile(r"Non-zero zero point"), "calibrate for the family of this runtime: signed, symmetric, zero-point 0"),
-    (re.compile(r"Failed to import initializer"), "weights in a file of their own must lie beside the graph"),
-    (re.compile(r"kOPT values for profile"), "choose other opt sizes for the batch and axes of the target"),
-    (re.compile(r"within workspace limit"), "raise workspace_mb of the target"),
-    (re.compile(r"for Turing \(SM75\): FP32"), "take 7.5 out of compute_capabilities, or give it a graph in FP16"),
 )
 
 
@@ -109,25 +93,15 @@ def _empty_network(trt: Module, builder: Builder) -> INetworkDefinition:
 def _parse(parser: OnnxParser, network: INetworkDefinition, graph: Path, recorder: Recorder) -> None:
     # From the file, so that weights beside it are found.
     parsed = parser.parse_from_file(str(graph))
-    complaints = [_complaint(parser.get_error(index)) for index in range(parser.num_errors)]
+    complaints = [complaint(parser.get_error(index)) for index in range(parser.num_errors)]
     if not parsed or complaints:
         said = complaints or [readable(line) for line in recorder.errors()]
-        raise BuildFailed(f"{graph}: TensorRT's parser refuses it: {_with_advice(said)}")
+        raise BuildFailed(f"{graph}: TensorRT's parser refuses it: {with_advice(said)}")
     if network.num_outputs == 0:  # what it takes a file of noise for
         raise BuildFailed(f"{graph}: there is no network in it; is it an ONNX file?")
     for pattern, meaning in BROKEN_PROMISES:
         if any(pattern.search(line) for line in recorder.warnings()):
             raise BuildFailed(f"{graph}: {meaning}")
-
-
-def _complaint(error: ParserError) -> str:
-    said = readable(error.desc())
-    for noise, rest in PARSER_NOISE:
-        said = noise.sub(rest, said)
-    if not error.node_operator():
-        return said
-    node = repr(error.node_name()) if error.node_name() else f"number {error.node()}"
-    return f"node {node} ({error.node_operator()}): {said}"
 
 
 def _require_success(plan: IHostMemory, graph: Path, recorder: Recorder, past_the_logger: list[str]) -> None:
@@ -139,7 +113,7 @@ def _require_success(plan: IHostMemory, graph: Path, recorder: Recorder, past_th
     if plan is not None and not errors:
         return
     said = [*errors, *map(readable, past_the_logger)]
-    raise BuildFailed(f"{graph}: TensorRT's builder failed: {_with_advice(said)}")
+    raise BuildFailed(f"{graph}: TensorRT's builder failed: {with_advice(said)}")
 
 
 def _require_sizes_taken(graph: Path, recorder: Recorder) -> None:
@@ -150,11 +124,6 @@ def _require_sizes_taken(graph: Path, recorder: Recorder) -> None:
                 f"{graph}: the network does not run at the {found['bound'].lower()} sizes of the target "
                 f"({readable(found['why'])}); choose others for its batch and axes"
             )
-
-
-def _with_advice(said: list[str]) -> str:
-    advice = [what for pattern, what in ADVICE if any(pattern.search(line) for line in said)]
-    return "; ".join(dict.fromkeys((*said, *advice))) or "it did not say why"
 
 
 def _evidence(trt: Module, network: INetworkDefinition, graph: Path, recorder: Recorder) -> tuple[RealizedLayer, ...]:
