@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, final
 
 from calibration import METHODS
 from calibration.errors import CalibrationError
-from calibration.origin import WHOLE, Shard, graph_digest
+from calibration.origin import WHOLE, Shard, graph_digest, merged_shards
 from calibration.statistics import Origin, Sketches
 from pipeline import atomic
 from pipeline.cancellation import Cancellation
@@ -72,6 +72,27 @@ def measured(
             enough=stops.enough if wanted.until_tight else None,
         )
     return _complete(sketches, origin)
+
+
+def taken_from(
+    files: Sequence[Path], model: onnx.ModelProto, data: CalibrationData, until_tight: str | None
+) -> Sketches:
+    """What `edgestill calibrate` measured, one file a shard, of this model over this data and all that was asked for.
+
+    Raises CalibrationError, DataRejected.
+    """
+    sketches = merged_shards(files, graph_digest(model))
+    origin = sketches.origin
+    if origin is None or (origin.data, origin.samples) != (data.digest(), data.samples):
+        raise DataRejected(
+            f"{files[0]}: was measured on other data than these {data.samples} images; calibrate them again"
+        )
+    if origin.until_tight not in (None, until_tight):
+        raise DataRejected(
+            f"{files[0]}: holds the {sketches.images} of {origin.samples} images that ranges of {origin.until_tight} "
+            f"needed; calibrate again with the images and the method that are asked for now"
+        )
+    return sketches
 
 
 def _complete(sketches: Sketches, origin: Origin) -> Sketches:

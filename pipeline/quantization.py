@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from calibration.errors import CalibrationError, GraphRefused, PoisonedData
 from pipeline.calibration_images import asked_for, first_of
 from pipeline.calibration_notes import confidence_notes, images_notes, value_notes
-from pipeline.calibration_pass import Pass, measured
+from pipeline.calibration_pass import Pass, measured, taken_from
 from pipeline.cancellation import Cancellation
 from pipeline.errors import DataRejected, NotAcceptable
 from pipeline.onnx_file import loaded_graph
@@ -108,8 +108,11 @@ def quantized(
     progress: Progress,
     cancellation: Cancellation,
     partial_sketches: Path | None = None,
+    sketches_of_shards: Sequence[Path] = (),
 ) -> Quantized:
     """`partial_sketches` is where the pass is saved on the way, and taken up again.
+
+    With `sketches_of_shards` there is no pass: they were measured by `edgestill calibrate`, over the same data.
 
     Raises DataRejected for poisoned images, NotAcceptable for a graph that cannot be quantized.
     """
@@ -121,7 +124,10 @@ def quantized(
         data = asked_for(data, settings.images, "--images")
         until_tight = settings.method if settings.images == "auto" else None
         wanted = Pass(settings.threads, partial=partial_sketches, until_tight=until_tight)
-        sketches = measured(model, data, wanted, progress, cancellation)
+        if sketches_of_shards:
+            sketches = taken_from(sketches_of_shards, model, data, until_tight)
+        else:
+            sketches = measured(model, data, wanted, progress, cancellation)
         data, origin = first_of(data, sketches.images), sketches.origin
         repairs = Repairs(model, data, settings) if settings.repair else None
         if repairs and "equalize" in settings.repair and (equalized := repairs.equalized(model)) is not None:

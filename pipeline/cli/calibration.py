@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from pipeline.cancellation import Cancellation
-from pipeline.cli.options import BatchSize_, Json_, Quiet_, Threads_, finished, progress_of
-from pipeline.cli.quantize_source import source_of_ranges
+from pipeline.cli.options import BatchSize_, Json_, Quiet_, Threads_, Workspace_, finished, progress_of
+from pipeline.cli.quantize_source import refuse_options, source_of_ranges
 from pipeline.outcome import Outcome
 
 app = typer.Typer()
@@ -35,26 +35,40 @@ Labels_ = Annotated[
 
 @app.command("calibrate")
 def _calibrate(
-    model: Model_,
-    data: Annotated[
-        Path, typer.Option(help="A .npz with one array an input (batch first), a folder of .npy, or one of images.")
+    context: typer.Context,
+    subject: Annotated[
+        str, typer.Argument(metavar="MODEL.onnx|RECIPE", help="An FP32 graph with --data, or a recipe: it has both.")
     ],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="A .npz with one array an input (batch first), a folder of .npy, or one of images."),
+    ] = None,
     shard: Annotated[str, typer.Option(metavar="K/N", help="Only part K of N, such as 2/8.")] = "1/1",
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The file of sketches; default beside the model.")
+        Path | None,
+        typer.Option("--out", "-o", help="The file of sketches; default beside the model, of a recipe here."),
     ] = None,
     preprocess: Preprocess_ = None,
     images: Images_ = "all",
     method: Annotated[str, typer.Option(help="As of quantize: whose ranges --images auto wants tight.")] = "percentile",
     batch_size: BatchSize_ = 32,
     threads: Threads_ = 1,
+    workspace: Workspace_ = None,
     as_json: Json_ = False,
     quiet: Quiet_ = False,
 ) -> None:
-    """Measure a graph's activations over data, or a shard of it, for edgestill quantize --sketches."""
+    """Measure activations over data, or a shard of it, for quantize --sketches or [calibrate] sketches."""
     from pipeline.commands.calibrate import CalibrateRequest, calibrate
+    from pipeline.commands.calibrate_recipe import RecipeRequest, calibrate_recipe
 
-    request = CalibrateRequest(model, data, shard, out, preprocess, batch_size, threads, images, method)
+    if not subject.endswith(".onnx"):
+        refuse_options(context, ("data", "preprocess", "images", "method", "batch_size", "threads"), "a recipe")
+        of_recipe = RecipeRequest(subject, shard, out, workspace)
+        finished(lambda cancellation: calibrate_recipe(of_recipe, progress_of(quiet), cancellation), as_json)
+    refuse_options(context, ("workspace",), "an ONNX file")
+    if data is None:
+        raise typer.BadParameter("an ONNX file needs --data; a recipe brings its own, and ends in .toml or is built in")
+    request = CalibrateRequest(Path(subject), data, shard, out, preprocess, batch_size, threads, images, method)
     finished(lambda cancellation: calibrate(request, progress_of(quiet), cancellation), as_json)
 
 

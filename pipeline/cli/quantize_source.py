@@ -1,7 +1,8 @@
-"""Where `quantize` gets its ranges from, and which options each source goes without."""
+"""Where `quantize` and `calibrate` get what they work on, and which options each source goes without."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Literal
 
 import typer
@@ -29,6 +30,13 @@ def source_of_ranges(context: typer.Context) -> Source:
     if unused:
         raise typer.BadParameter(f"{source} makes no use of {', '.join(unused)}: {_remedy(source, unused)}")
     return source
+
+
+def refuse_options(context: typer.Context, names: Sequence[str], subject: str) -> None:
+    """Raises typer.BadParameter where one of them is given, of which the subject makes no use."""
+    if unused := [_option(name) for name in names if _is_given(context, name)]:
+        rest = "it" if len(unused) == 1 else "them"
+        raise typer.BadParameter(f"{subject} makes no use of {', '.join(unused)}: leave {rest} out")
 
 
 def _named(given: set[str]) -> Source:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from calibration.origin import Shard
@@ -15,7 +15,7 @@ from pipeline.errors import RecipeError
 from pipeline.outcome import Outcome
 from pipeline.progress import Progress
 from pipeline.quantization import prepared_graph, quantization_errors_explained
-from pipeline.quantization_settings import checked_method
+from pipeline.quantization_settings import DEFAULT_METHOD, CalibrationData, checked_method
 from pipeline.workspace import disk_errors_explained
 
 
@@ -34,39 +34,60 @@ class CalibrateRequest:
     threads: int
     images: str = "all"
     """How many of the data: all, auto or a number."""
-    method: str = "entropy"
+    method: str = DEFAULT_METHOD
     """Whose ranges are to be tight, where that decides."""
 
 
 def calibrate(request: CalibrateRequest, progress: Progress, cancellation: Cancellation) -> Outcome:
     """Writes the file of sketches; `<file>.partial` is there while it is unfinished, and is taken up again."""
-    try:
-        shard = Shard.from_text(request.shard)
-    except ValueError as error:
-        raise RecipeError(f"--shard: {error}") from error
+    shard = shard_from_text(request.shard)
     try:
         images, method = images_from_text(request.images), checked_method(request.method)
     except ValueError as error:
         raise RecipeError(str(error)) from error
-    if images == "auto" and shard.of > 1:
-        raise RecipeError(
-            "--images auto looks at all images that came, and a shard sees its own; leave one of them out"
-        )
+    if images == "auto":
+        check_whole(shard, "--images auto")
     data, _ = calibration_data(request.model, request.data, request.preprocess, request.batch_size)
-    file = request.out or _beside(request.model, shard)
-    partial = file.with_name(f"{file.name}.partial")
-    with disk_errors_explained(file.parent), quantization_errors_explained(request.model.name):
-        model = prepared_graph(request.model)
-        data = asked_for(data, images, "--images")
-        wanted = Pass(request.threads, shard, partial, method if images == "auto" else None)
+    data = asked_for(data, images, "--images")
+    file = request.out or request.model.with_name(sketches_name(request.model.stem, shard))
+    wanted = Pass(request.threads, shard, until_tight=method if images == "auto" else None)
+    return sketched(request.model, data, wanted, file, progress, cancellation)
+
+
+def shard_from_text(text: str) -> Shard:
+    """Of `--shard`; raises RecipeError."""
+    try:
+        return Shard.from_text(text)
+    except ValueError as error:
+        raise RecipeError(f"--shard: {error}") from error
+
+
+def check_whole(shard: Shard, asked: str) -> None:
+    """Raises RecipeError where a shard would have to decide when all of them have seen enough."""
+    if shard.of > 1:
+        raise RecipeError(f"{asked} looks at all images that came, and a shard sees its own; leave one of them out")
+
+
+def sketches_name(stem: str, shard: Shard) -> str:
+    """Of the file, where none is named."""
+    return f"{stem}{'' if shard.of == 1 else f'.{shard.number}-of-{shard.of}'}.sketches.npz"
+
+
+def sketched(
+    graph: Path, data: CalibrationData, wanted: Pass, file: Path, progress: Progress, cancellation: Cancellation
+) -> Outcome:
+    """One pass over the shard of the data, written whole."""
+    with disk_errors_explained(file.parent), quantization_errors_explained(graph.name):
+        model = prepared_graph(graph)
+        wanted = replace(wanted, partial=_partial(file))
         sketches = measured(model, data, wanted, progress, cancellation)
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic.replacing(file) as temporary:
             sketches.save(temporary)
-        partial.unlink(missing_ok=True)
+        _partial(file).unlink(missing_ok=True)
     document = {
-        "model": str(request.model),
-        "shard": request.shard,
+        "model": str(graph),
+        "shard": f"{wanted.shard.number}/{wanted.shard.of}",
         "images": sketches.images,
         "samples": data.samples,
         "tensors": len(sketches.tensors),
@@ -76,6 +97,5 @@ def calibrate(request: CalibrateRequest, progress: Progress, cancellation: Cance
     return Outcome(document, lambda console: console.print(line, markup=False, soft_wrap=True))
 
 
-def _beside(model: Path, shard: Shard) -> Path:
-    part = "" if shard.of == 1 else f".{shard.number}-of-{shard.of}"
-    return model.with_name(f"{model.stem}{part}.sketches.npz")
+def _partial(file: Path) -> Path:
+    return file.with_name(f"{file.name}.partial")

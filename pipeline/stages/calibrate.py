@@ -61,6 +61,8 @@ class Calibrate(Stage):
     """A name, or a table of a name and its setting: `{ name = "percentile", percentile = 99.99 }`."""
     images: Literal["all", "auto"] | PositiveInt = "all"
     """How many of the calibration split, from its start; `auto`: until the ranges are tight."""
+    sketches: Annotated[tuple[str, ...], AfterValidator(checked_distinct)] = ()
+    """Files of `edgestill calibrate RECIPE`, one a shard, relative to the recipe; without any the stage measures."""
     batch_size: PositiveInt = 32
     families: Annotated[
         tuple[str, ...], Field(min_length=1), AfterValidator(checked_families), AfterValidator(checked_distinct)
@@ -84,15 +86,15 @@ class Calibrate(Stage):
         return self
 
     def files(self, recipe_folder: Path) -> Mapping[str, Path]:
-        if self.budget is None or self.budget.latencies is None:
-            return {}
-        path = recipe_folder / self.budget.latencies
-        if not path.is_file():
-            raise RecipeError(
-                f"budget.latencies '{self.budget.latencies}': there is no file {path}; paths are relative to the recipe"
-            )
+        named = {name: f"sketches '{name}'" for name in self.sketches}
+        if self.budget is not None and self.budget.latencies is not None:
+            named[self.budget.latencies] = f"budget.latencies '{self.budget.latencies}'"
+        found = {name: recipe_folder / name for name in named}
+        for name, path in found.items():
+            if not path.is_file():
+                raise RecipeError(f"{named[name]}: there is no file {path}; paths are relative to the recipe")
         self._latencies(recipe_folder)
-        return {self.budget.latencies: path}
+        return found
 
     def _latencies(self, recipe_folder: Path) -> Mapping[str, Latencies]:
         if self.budget is None or self.budget.latencies is None:
@@ -120,16 +122,12 @@ class Calibrate(Stage):
         )
         result = quantized(
             inputs[Graph].model,
-            CalibrationData(
-                len(indices),
-                lambda: self._batches(dataset, indices),
-                lambda start, stop: self._batches(dataset, indices[start:stop]),
-                lambda: sha256_of_value(list(dataset.ids(indices))),
-            ),
+            self.data(dataset),
             settings,
             context.progress,
             context.cancellation,
             context.checkpoints / "sketches.partial",
+            tuple(context.recipe_folder / name for name in self.sketches),
         )
         if (judging := self._judging(dataset, indices, inputs, context)) is not None:
             result, found = judged(result, judging, context.progress, context.cancellation)
@@ -146,6 +144,16 @@ class Calibrate(Stage):
         context.say(f"calibrate: {self.method} over {images} samples, {tensors} tensors")
         for note in result.notes(inputs[Graph].json("modules.json")):
             context.say(f"calibrate: {note}")
+
+    def data(self, dataset: Dataset) -> CalibrationData:
+        """What is measured, `images = "auto"` aside."""
+        indices = self._indices(dataset)
+        return CalibrationData(
+            len(indices),
+            lambda: self._batches(dataset, indices),
+            lambda start, stop: self._batches(dataset, indices[start:stop]),
+            lambda: sha256_of_value([dataset.records[index].sha256 for index in indices.tolist()]),
+        )
 
     def _indices(self, dataset: Dataset) -> Indices:
         indices = dataset.indices("calibration")
