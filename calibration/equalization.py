@@ -8,8 +8,9 @@ f(s x) = s f(x) for each s > 0 of a Relu, LeakyRelu, PRelu and of poolings, so w
 is the same function. The paper balances r1_i = max |W1_i| against r2_i = max |W2_.i|:  s_i = sqrt(r1_i / r2_i). Weights
 have a scale per output channel here, which fits any r1; what one scale must fit is the activation between, so its
 measured amax stands for r1, as in G. Xiao et al., "SmoothQuant", arXiv 2211.10438, eq. 4 with alpha = 1/2, and a
-LayerNormalization may be the first layer. Relu6 (a Clip), HardSwish, GELU and the like are not scale-equivariant:
-what they stand between stays as it is.
+LayerNormalization may be the first layer. Where the second layers are depthwise, with a weight scale for each channel,
+nothing has to be balanced: s_i is amax_i. Relu6 (a Clip), HardSwish, GELU and the like are not scale-equivariant:
+what they stand between stays as it is, unless it is read by a depthwise convolution (`calibration.channel_scales`).
 """
 
 from __future__ import annotations
@@ -22,12 +23,15 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, numpy_helper
 
+from calibration.channel_scales import is_depthwise, with_channel_scales
 from calibration.collect import Batch
 from calibration.graph import Graph, attribute
 from calibration.segments import SegmentedRun
 
 _ELEMENTWISE = frozenset({"Relu", "LeakyRelu", "PRelu"})
 _OVER_SPACE = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"})
+_BALANCED = 0.5
+"""The power of amax over reach: as much is left to the activation as to the weights."""
 _LARGEST = 64.0
 """A channel is scaled by this much at most, either way: a dead one is no reason to blow up its weights."""
 
@@ -49,6 +53,15 @@ def pairs_of(model: ModelProto) -> tuple[Pair, ...]:
     """The pairs of a prepared graph, in its order."""
     graph = Graph(model)
     return tuple(_pairs(graph))
+
+
+def is_equalizable(model: ModelProto) -> bool:
+    """Whether `equalized` would change anything."""
+    return bool(pairs_of(_with_scales_of_their_own(model)))
+
+
+def _with_scales_of_their_own(model: ModelProto) -> ModelProto:
+    return with_channel_scales(model, {name for pair in pairs_of(model) for name in pair.second})
 
 
 def _pairs(graph: Graph) -> Iterator[Pair]:
@@ -80,9 +93,17 @@ def _scalable_axis(graph: Graph, node: NodeProto) -> int | None:
     constants = all(_is_own_constant(graph, name) for name in node.input[1:] if name)
     if node.op_type == "Conv" and constants:
         return 1
+    if node.op_type == "Mul" and constants:
+        return 1 if _is_by_channel(graph, node) else None
     if node.op_type == "LayerNormalization" and constants and attribute(node, "axis", -1) == -1:
         return -1 if len(graph.shape(node.input[1]) or ()) == 1 else None
     return None
+
+
+def _is_by_channel(graph: Graph, node: NodeProto) -> bool:
+    """Whether a Mul has a factor for each channel, (channels, 1, ...), of an activation of one dimension more."""
+    shape, factors = graph.shape(node.input[0]) or (), graph.shape(node.input[1]) or ()
+    return len(factors) > 1 and len(shape) == len(factors) + 1 and set(factors[1:]) == {1} and shape[1] == factors[0]
 
 
 def _is_own_constant(graph: Graph, name: str) -> bool:
@@ -103,26 +124,30 @@ def _takes_scales(graph: Graph, node: NodeProto, axis: int) -> bool:
 def equalized(model: ModelProto, batches: Sequence[Batch], threads: int) -> ModelProto:
     """The same function in a graph of the same names, its channels scaled between each of `pairs_of` it.
 
+    Depthwise convolutions that are in none gain a Mul in front.
+
     The amax of each channel is measured on the batches, which are held: give a few. What is measured of the graph
     before is no longer true of it.
     """
-    pairs = pairs_of(model)
+    model = _with_scales_of_their_own(model)
+    pairs, graph, nodes = pairs_of(model), Graph(model), {node.name: node for node in model.graph.node}
     amax = channel_amax(model, pairs, batches, threads)
     result = ModelProto()
     result.CopyFrom(model)
     weights = _Weights(result)
     for pair in pairs:
-        weights.scale(pair, scales_of(amax[pair], weights.reach(pair)))
+        free = all(is_depthwise(graph, nodes[name]) for name in pair.second)
+        weights.scale(pair, scales_of(amax[pair], weights.reach(pair), 1.0 if free else _BALANCED))
     weights.store()
     return result
 
 
-def scales_of(amax: NDArray[np.float64], reach: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(channels,): s_i = sqrt(amax_i / reach_i) over their geometric mean; 1 for a channel that is never used."""
+def scales_of(amax: NDArray[np.float64], reach: NDArray[np.float64], power: float) -> NDArray[np.float64]:
+    """(channels,): s_i = (amax_i / reach_i) ** power over their geometric mean; 1 for a channel that is never used."""
     used = (amax > 0) & (reach > 0)
     if not used.any():
         return np.ones_like(amax)
-    scales = np.where(used, np.sqrt(amax / np.where(used, reach, 1.0)), 0.0)
+    scales = np.where(used, (amax / np.where(used, reach, 1.0)) ** power, 0.0)
     middle = math.exp(float(np.log(scales[used]).mean()))
     return np.where(used, np.clip(scales / middle, 1 / _LARGEST, _LARGEST), 1.0)
 

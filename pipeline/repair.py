@@ -74,9 +74,9 @@ class Repairs:
 
     def equalized(self, model: ModelProto) -> ModelProto | None:
         """The model with its channels equalized, where that brings something over all families; else None."""
-        from calibration.equalization import equalized, pairs_of
+        from calibration.equalization import equalized, is_equalizable
 
-        if not pairs_of(model):
+        if not is_equalizable(model):
             return None
         found = equalized(model, self._made_from, self._settings.threads)
         same = self._reference.quality_of(found).sqnr_db

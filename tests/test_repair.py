@@ -14,7 +14,7 @@ from onnx_networks import NetworkBuilder, attention, images, residual
 
 from calibration.bias_correction import bias_corrected
 from calibration.collect import Batch, collect
-from calibration.equalization import channel_amax, equalized, pairs_of, scales_of
+from calibration.equalization import channel_amax, equalized, is_equalizable, pairs_of, scales_of
 from calibration.placement import place
 from calibration.prepare import prepared
 from calibration.qdq import quantize
@@ -103,8 +103,10 @@ def test_equalization_leaves_the_function_as_it_is_and_quantizes_better(build: C
 
 def test_the_scales_are_those_of_the_formula_over_their_geometric_mean() -> None:
     amax, reach = np.array([1.0, 4.0, 16.0, 0.0]), np.array([1.0, 1.0, 0.25, 1.0])
-    np.testing.assert_allclose(scales_of(amax, reach), [1 / 16 ** (1 / 3), 2 / 16 ** (1 / 3), 8 / 16 ** (1 / 3), 1])
-    np.testing.assert_array_equal(scales_of(np.zeros(2), np.ones(2)), [1, 1])
+    middle = 16 ** (1 / 3)
+    np.testing.assert_allclose(scales_of(amax, reach, 0.5), [1 / middle, 2 / middle, 8 / middle, 1])
+    np.testing.assert_array_equal(scales_of(np.zeros(2), np.ones(2), 0.5), [1, 1])
+    np.testing.assert_allclose(scales_of(amax[:3], np.ones(3), 1.0), [0.25, 1, 4])
 
 
 def test_equalized_channels_reach_as_far_as_the_weights_that_read_them() -> None:
@@ -123,6 +125,43 @@ def test_a_layer_norm_before_products_is_equalized_and_what_is_not_scale_equivar
     assert [len(pair.second) for pair in pairs_of(model)] == [3, 1]  # query, key and value; the feed-forward layer
     assert compared(model, found, batches_for(model, seed=2), threads=1).sqnr_db > 100
     assert not [pair for pair in pairs_of(unbalanced("HardSwish")) if pair.tensor.startswith("hardswish")]
+
+
+def mobile(activation: str, spread: float = 100.0) -> ModelProto:
+    """A depthwise convolution behind an activation that no scale passes, beside a skip."""
+    net = NetworkBuilder()
+    weight = net.normal(16, 3, 1, 1) * np.geomspace(1 / spread, 1, 16).astype(np.float32)[:, None, None, None]
+    x = net.node(activation, net.node("Conv", "image", net.weight(weight)))
+    deep = net.normal(16, 1, 3, 3) * np.geomspace(spread, 1, 16).astype(np.float32)[:, None, None, None]
+    deep_out = net.node("Conv", x, net.weight(deep), group=16, pads=[1, 1, 1, 1])
+    net.conv(net.node("Relu", net.node("Add", deep_out, x)), 16, 8, kernel=1, output="features")
+    return prepared(net.model({"image": ["batch", 3, 8, 8]}, {"features": ["batch", 8, 8, 8]}))
+
+
+def test_what_a_depthwise_convolution_reads_behind_another_activation_gets_a_scale_for_each_channel() -> None:
+    model = mobile("HardSwish")
+    assert pairs_of(model) == ()
+    found = equalized(model, batches_for(model), threads=1)
+    assert compared(model, found, batches_for(model, seed=2), threads=1).sqnr_db > 100
+    (scaling,) = [node for node in found.graph.node if node.op_type == "Mul"]
+    (reader,) = [node for node in found.graph.node if scaling.output[0] in node.input]
+    assert reader.op_type == "Conv"
+    (pair,) = pairs_of(found)
+    amax = channel_amax(found, [pair], batches_for(model), threads=1)[pair]
+    np.testing.assert_allclose(amax, amax[0], rtol=1e-4)  # nothing is left to balance
+    assert sqnr(found, "tensorrt") > sqnr(model, "tensorrt") + 3
+
+
+def test_a_convolution_that_is_not_depthwise_or_shares_its_weight_gains_no_scale() -> None:
+    net = NetworkBuilder()
+    shared = net.weight(net.normal(4, 1, 3, 3))
+    x = net.node("HardSwish", net.conv("image", 4, 4))
+    for group, weight in ((4, shared), (4, shared), (2, net.weight(net.normal(4, 2, 3, 3)))):
+        x = net.node("HardSwish", net.node("Conv", x, weight, group=group, pads=[1, 1, 1, 1]))
+    net.conv(x, 4, 2, output="features")
+    model = prepared(net.model({"image": ["batch", 4, 8, 8]}, {"features": ["batch", 2, 8, 8]}))
+    assert not is_equalizable(model)
+    assert is_equalizable(mobile("HardSwish"))
 
 
 def test_a_weight_that_two_layers_share_is_not_scaled() -> None:
