@@ -2,48 +2,55 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from calibration.summary import Summary
 
 BINS = 4096
 """Bins on each side of zero; 2,048 to 4,096 of them lie within the largest magnitude."""
 
 _CHUNK = 1 << 15  # values binned at a time: the scratch arrays stay in the L2 cache
 _ALTERNATING = np.tile(np.array([0, BINS], np.int16), _CHUNK // 2)
-_ALTERNATES_FROM = 1 << 12  # fewer values than this are counted sooner than twice the bins are added up
+_ALTERNATES_FROM = 1 << 13  # fewer values than this are counted sooner than twice the bins are added up
 
 
-def add_counts(
-    counts: NDArray[np.int64], flat: NDArray[np.float32], bins_per_unit: np.float32, low: np.float32, high: np.float32
-) -> int:
-    """Adds values in [low, high] to the counts of the bins 1 - BINS ... BINS - 1; returns how many of them are zero.
+def add_counts(counts: NDArray[np.int64], summary: Summary, bins_per_unit: float) -> int:
+    """Adds what was counted to the non-zero values in bins 1 - BINS ... BINS - 1; returns how many are zero.
 
-    Truncates towards zero, as merging bins in pairs does. A value's magnitude times `bins_per_unit` is below BINS.
+    Truncates towards zero, as merging bins in pairs does. `bins_per_unit` is a power of two; a value's magnitude times
+    it is below BINS.
     """
-    first, last = int(low * bins_per_unit), int(high * bins_per_unit)
-    size = min(_CHUNK, flat.size)
-    scaled, numbers, is_zero = np.empty(size, np.float32), np.empty(size, np.int16), np.empty(size, np.bool_)
-    zeros = 0
+    first, last = int(summary.low * bins_per_unit), int(summary.high * bins_per_unit)
+    span = counts[BINS - 1 + first : BINS + last]
+    factor, flat, zeros = np.float32(bins_per_unit), summary.counted, 0
     for start in range(0, flat.size, _CHUNK):
         chunk = flat[start : start + _CHUNK]
-        number = numbers[: chunk.size]
-        np.multiply(chunk, bins_per_unit, out=scaled[: chunk.size])
-        np.copyto(number, scaled[: chunk.size], casting="unsafe")
-        zeros += int(np.count_nonzero(np.equal(chunk, 0.0, out=is_zero[: chunk.size])))
-        if first == 0 and chunk.size >= _ALTERNATES_FROM:
-            _count_from_zero(counts[BINS - 1 :], number)
-        else:
-            number -= first
-            counts[BINS - 1 + first : BINS + last] += np.bincount(number, minlength=last - first + 1)
+        numbers = (chunk * factor).astype(np.int16)
+        if first <= 0 <= last:
+            zeros += int(np.count_nonzero(chunk == 0))
+        found = _counts_from_zero(numbers)[: span.size] if first == 0 else np.bincount(numbers - np.int16(first))
+        if summary.stride > 1:
+            found *= summary.stride
+        span[: found.size] += found
+    zeros *= summary.stride
+    if beyond := summary.stride * flat.size - summary.size:  # values that the last one would stand for and are not
+        counts[BINS - 1 + int(flat[-1] * factor)] -= beyond
+        zeros -= beyond if flat[-1] == 0 else 0
+    counts[BINS - 1] -= zeros
     return zeros
 
 
-def _count_from_zero(counts: NDArray[np.int64], numbers: NDArray[np.int16]) -> None:
+def _counts_from_zero(numbers: NDArray[np.int16]) -> NDArray[np.int64]:
     """Where a ReLU left every other value in bin 0, the processor would wait for one addition before the next.
 
-    Values at even and odd places go into bins of their own. Changes `numbers`.
+    Many values at even and odd places go into bins of their own first. May change `numbers`.
     """
+    if numbers.size < _ALTERNATES_FROM:
+        return np.bincount(numbers)
     numbers += _ALTERNATING[: numbers.size]
     even, odd = np.bincount(numbers, minlength=2 * BINS).reshape(2, BINS)
-    counts += even
-    counts += odd
+    return np.asarray(even + odd, np.int64)

@@ -16,6 +16,8 @@ from calibration.graph import Graph
 from calibration.measured_session import MeasuredSession
 from calibration.poison import LARGEST, Repeats, named, poison, refuse_blank
 from calibration.statistics import Sketch, Sketches
+from calibration.summarized_session import SummarizedSession
+from calibration.summary import Summary, stride_for
 from calibration.workers import Workers
 
 _MASK_OPERATORS = frozenset(
@@ -115,9 +117,11 @@ class _Measurement:
         self.inputs = graph.inputs
         self.repeats = Repeats()
         self._measured, self._masking = graph.activations(), _masking(graph)
-        computed = [name for name in self._measured if name not in graph.inputs]
-        self._session = MeasuredSession(model, computed)
         self._images_a_run = _images_a_run(graph)
+        computed = [name for name in self._measured if name not in graph.inputs]
+        whole = [name for name in computed if name in self._masking or self._images_a_run > 1]
+        self._model, self._computed = model, tuple(computed)
+        self._session = SummarizedSession(model, [name for name in computed if name not in whole], whole)
 
     def parts(self, batch: Batch, first: int) -> Iterator[_Part]:
         """As many images as the graph takes at least: one, where its batch is dynamic; `first` numbers them."""
@@ -132,23 +136,32 @@ class _Measurement:
 
     def add(self, part: _Part, sketches: Sketches) -> None:
         """Runs the images and counts what every tensor holds."""
-        inputs = {name: part.feeds[name] for name in self._measured if name in part.feeds}
-        self._count(sketches, inputs, part.images)  # first: poison is named where it came in
-        for name, array in inputs.items():
-            refuse_blank(name, array, part.images)
+        for name in (name for name in self._measured if name in part.feeds):  # poison is named where it came in
+            self._count(sketches.tensors[name], name, part.feeds[name], part)
+            refuse_blank(name, part.feeds[name], part.images)
         self.repeats.see(part.feeds)
-        self._count(sketches, _run(self._session, part), part.images)
+        summaries, whole = _run(self._session, part)
+        for name in self._computed:
+            self._count(sketches.tensors[name], name, summaries[name] if name in summaries else whole[name], part)
         sketches.images += len(part.images)
 
-    def _count(self, sketches: Sketches, values: Mapping[str, NDArray[np.float32]], images: tuple[Image, ...]) -> None:
-        for name, array in values.items():
-            sketch = sketches.tensors[name]
-            try:
-                sketch.update(self._without_masks(name, array, sketch), images)
-            except CalibrationError as error:
-                raise poison(name, array, images) from error
-            if max(-sketch.minimum, sketch.maximum) > LARGEST:
-                raise poison(name, array, images)
+    def _count(self, sketch: Sketch, name: str, seen: Summary | NDArray[np.float32], part: _Part) -> None:
+        try:
+            if isinstance(seen, Summary):
+                sketch.add(seen, part.images[0])
+            else:
+                values = self._without_masks(name, seen, sketch)
+                sketch.update(values, part.images, stride_for(values.size))
+        except CalibrationError as error:
+            raise poison(name, self._values(name, seen, part), part.images) from error
+        if max(-sketch.minimum, sketch.maximum) > LARGEST:
+            raise poison(name, self._values(name, seen, part), part.images)
+
+    def _values(self, name: str, seen: Summary | NDArray[np.float32], part: _Part) -> NDArray[np.float32]:
+        """All of the tensor's, by another run where only a summary is there."""
+        if isinstance(seen, Summary):
+            return MeasuredSession(self._model, self._computed).run(part.feeds)[name]
+        return seen
 
     def _without_masks(self, name: str, array: NDArray[np.float32], sketch: Sketch) -> NDArray[np.float32]:
         """What is taken out of a softmax, by -inf or the least float, has no share in a range: it counts as 0."""
@@ -191,7 +204,7 @@ def _check_batch(batch: Batch, inputs: Sequence[str]) -> None:
             )
 
 
-def _run(session: MeasuredSession, part: _Part) -> dict[str, NDArray[np.float32]]:
+def _run(session: SummarizedSession, part: _Part) -> tuple[dict[str, Summary], dict[str, NDArray[np.float32]]]:
     from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
     try:

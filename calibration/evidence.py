@@ -19,6 +19,8 @@ class TensorEvidence:
     """Of one tensor."""
 
     values: int
+    counted: int
+    """Of the values, those that were looked at one by one; the extremes are those of all."""
     zeros: int
     masked: int
     """Values that a mask takes out of a softmax, -inf among them; no other value that is not finite gets through."""
@@ -38,6 +40,7 @@ class TensorEvidence:
             "low_interval": None if interval is None else list(interval.low),
             "high_interval": None if interval is None else list(interval.high),
             "values": self.values,
+            "counted": self.counted,
             "zeros": self.zeros,
             "masked": self.masked,
             "saturating": self.saturating,
@@ -101,6 +104,7 @@ def _of_tensor(tensor: str, ranges: Ranges, sketches: Sketches) -> TensorEvidenc
     sketch, chosen, method = sketches.tensors[tensor], ranges.of(tensor), ranges.method_of(tensor)
     return TensorEvidence(
         values=sketch.count,
+        counted=sketch.counted,
         zeros=sketch.zeros,
         masked=sketch.masked,
         saturating=sketch.saturating(chosen.low, chosen.high),

@@ -33,34 +33,51 @@ class MeasuredSession:
     def __init__(self, model: ModelProto, tensors: Sequence[str]) -> None:
         """One thread a run; several threads may run it at once. Raises GraphRefused where onnxruntime does."""
         self._tensors = tuple(tensors)
-        extended = _with_outputs(model, tensors)
         with tempfile.TemporaryDirectory(prefix="edgestill-") as folder:
-            self._session, self._names = _opened(extended, self._tensors, Path(folder))
+            graph = MeasurableGraph(model, self._tensors, Path(folder))
+            self._session, self._names = graph.opened(), graph.names
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """The measured tensors by name, each with all of its values and none else."""
         return dict(zip(self._tensors, self._session.run(self._names, dict(feeds)), strict=True))
 
 
-def _opened(model: ModelProto, tensors: tuple[str, ...], folder: Path) -> tuple[Any, list[str]]:
-    """The session, and the tensor of it that stands for each of `tensors`."""
-    options = _options()
-    if is_large(model):  # written out, it would take its size again, on the disk and in memory
-        return _session(model, options), list(tensors)
-    written = folder / "optimized.onnx"
-    options.optimized_model_filepath = str(written)
-    options.add_session_config_entry("session.disable_prepacking", "1")  # it is written, never run
-    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "optimized.weights")
-    options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
-    _session(model, options)
-    optimized = onnx.load(written, load_external_data=False)
-    instead = _unordered(optimized)
-    names = [instead.get(name, name) for name in tensors]
-    _set_outputs(optimized, names)
-    onnx.save(optimized, written)
-    options = _options()
-    options.graph_optimization_level = type(options.graph_optimization_level).ORT_DISABLE_ALL
-    return _session(written, options), names
+@final
+class MeasurableGraph:
+    """A graph whose outputs are the tensors that are to be measured; more can be computed from them."""
+
+    def __init__(self, model: ModelProto, tensors: tuple[str, ...], folder: Path) -> None:
+        """Its files are in the folder until it is opened. Raises GraphRefused where onnxruntime refuses the model."""
+        self.model, self.names = _with_outputs(model, tensors), list(tensors)
+        """`names` are the tensors of `model` that stand for those asked for."""
+        self._written: Path | None = None
+        if not is_large(model):  # written out, it would take its size again, on the disk and in memory
+            self._optimize(folder / "optimized.onnx")
+
+    def _optimize(self, path: Path) -> None:
+        options = _options()
+        options.optimized_model_filepath = str(path)
+        options.add_session_config_entry("session.disable_prepacking", "1")  # it is written, never run
+        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "optimized.weights")
+        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+        _session(self.model, options)
+        self.model = onnx.load(path, load_external_data=False)
+        instead = _unordered(self.model)
+        self.names = [instead.get(name, name) for name in self.names]
+        _set_outputs(self.model, self.names)
+        self._written = path
+
+    def opened(self) -> Any:
+        """A session of the graph as it is now."""
+        import onnxruntime
+
+        options = _options()
+        options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED  # what reads a tensor runs right after it
+        if self._written is None:
+            return _session(self.model, options)
+        onnx.save(self.model, self._written)
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        return _session(self._written, options)
 
 
 def _options() -> Any:

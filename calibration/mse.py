@@ -42,7 +42,7 @@ class MSE(Method):
 
     def range_of(self, sketch: Sketch) -> Range:
         seen = chosen = Range(sketch.minimum, sketch.maximum)
-        if sketch.exponent is None:  # only zeros were seen
+        if not sketch.counts.any():  # only zeros were counted
             return seen
         values = spread_of(sketch)
         for _ in range(_SWEEPS):
@@ -57,7 +57,7 @@ class MSE(Method):
 
     def resampled_ranges(self, resampled: Resampled, chosen: Range) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Among ranges that lie 4 % apart around the chosen one: one end moves while the other stays."""
-        if resampled.sketch.exponent is None:
+        if not resampled.sketch.counts.any():
             return resampled.minimum, resampled.maximum
         values = spread_of(resampled.sketch)
         used = np.flatnonzero(resampled.sketch.counts)

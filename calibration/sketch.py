@@ -18,6 +18,7 @@ from calibration.binning import BINS, add_counts
 from calibration.errors import CalibrationError
 from calibration.extremes import Image, Peaks
 from calibration.groups import Group, coarser, folded
+from calibration.summary import Summary, summary_of
 
 _LEAST_EXPONENT = -100  # below 2**-100 everything shares the middle bin: a float32 scale factor must not overflow
 
@@ -33,6 +34,9 @@ class Sketch:
     minimum: float = math.inf
     maximum: float = -math.inf
     count: int = 0
+    """Values, in all bins and zeros together."""
+    counted: int = 0
+    """Values that were looked at one by one; each stands for those up to the next one (`calibration.summary`)."""
     zeros: int = 0
     masked: int = 0
     """Values that a mask takes out of a softmax; they count as zeros."""
@@ -58,29 +62,44 @@ class Sketch:
         folded_over[1:] += self.counts[:middle][::-1]
         return folded_over
 
-    def update(self, values: NDArray[np.float32], images: Sequence[Image] = ()) -> None:
-        """Counts the values, of any shape, and holds the images responsible for the extremes.
+    @property
+    def _used(self) -> slice:
+        """The bins that values can be in, from the least to the largest, by their places in `counts`."""
+        if self.exponent is None or not self.count:
+            return slice(0)
+        return slice(BINS - 1 + int(self.minimum / self.width), BINS + int(self.maximum / self.width))
+
+    def update(self, values: NDArray[np.float32], images: Sequence[Image] = (), stride: int = 1) -> None:
+        """Counts every value at a multiple of `stride`, of any shape, and holds the images responsible for extremes.
 
         Raises CalibrationError, leaving the sketch as it was, on NaN or inf.
         """
-        flat = values.reshape(-1)
-        if not flat.size:
+        if not values.size:
             return
-        low, high = np.minimum.reduce(flat), np.maximum.reduce(flat)  # NaN propagates through both
+        summary = summary_of(values, stride)
+        self.add(summary)
+        if images:
+            self._note_peaks(values, summary.low, summary.high, images)
+
+    def add(self, summary: Summary, image: Image | None = None) -> None:
+        """Adds what a run showed of the tensor, of one image where it is named; raises what `update` raises."""
+        low, high = summary.low, summary.high
+        if not summary.size:
+            return
         if not (math.isfinite(low) and math.isfinite(high)):
             raise CalibrationError(f"values in [{low}, {high}] are not finite; look for NaN or inf in the data")
-        self.minimum, self.maximum = min(self.minimum, float(low)), max(self.maximum, float(high))
-        self.count += flat.size
-        if images:
-            self._note_peaks(values, float(low), float(high), images)
-        magnitude = float(max(abs(low), abs(high)))
+        self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
+        self.count += summary.size
+        self.counted += summary.counted.size
+        if image is not None:
+            self.highest.add(high, image)
+            self.lowest.add(-low, image)
+        magnitude = max(abs(low), abs(high))
         if magnitude == 0.0:
-            self.zeros += flat.size
+            self.zeros += summary.size
             return
         self._grow(_exponent_above(magnitude))
-        zeros = add_counts(self.counts, flat, np.float32(1.0 / self.width), low, high)
-        self.zeros += zeros
-        self.counts[BINS - 1] -= zeros
+        self.zeros += add_counts(self.counts, summary, 1.0 / self.width)
 
     def _note_peaks(self, values: NDArray[np.float32], low: float, high: float, images: Sequence[Image]) -> None:
         """Image by image where the rows are images, else of all that ran together."""
@@ -113,20 +132,25 @@ class Sketch:
         """
         self.minimum, self.maximum = min(self.minimum, other.minimum), max(self.maximum, other.maximum)
         self.count += other.count
+        self.counted += other.counted
         self.zeros += other.zeros
         self.masked += other.masked
         self.highest.merge(other.highest)
         self.lowest.merge(other.lowest)
         if other.exponent is not None:
-            grown = self._grow(other.exponent)
-            self.counts += coarser(other.counts, grown - other.exponent)
+            if grown := self._grow(other.exponent) - other.exponent:
+                self.counts += coarser(other.counts, grown)
+            else:
+                self.counts[other._used] += other.counts[other._used]
         groups: Mapping[int, Group] = other.groups if as_group is None else {as_group: other.as_group()}
         for number, group in groups.items():
             self._add_group(number >> halvings, group, other.exponent)
 
     def as_group(self) -> Group:
         """All of it, in the bins of a group."""
-        return Group(self.minimum, self.maximum, self.count, self.zeros, folded(self.counts))
+        return Group(
+            self.minimum, self.maximum, self.count, self.zeros, folded(self.counts, any_below=self.minimum < 0)
+        )
 
     def halve_groups(self, halvings: int) -> None:
         """Merges neighbouring groups, so often."""
@@ -136,8 +160,9 @@ class Sketch:
 
     def clear(self) -> None:
         """Forgets what was counted, and keeps the width of the bins, which more of the same values will want."""
-        self.minimum, self.maximum, self.count, self.zeros, self.masked = math.inf, -math.inf, 0, 0, 0
-        self.counts.fill(0)
+        self.counts[self._used] = 0
+        self.minimum, self.maximum = math.inf, -math.inf
+        self.count, self.counted, self.zeros, self.masked = 0, 0, 0, 0
         self.groups.clear()
         self.highest.clear()
         self.lowest.clear()

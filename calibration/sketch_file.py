@@ -20,7 +20,7 @@ from calibration.groups import GROUP_BINS, Group
 from calibration.sketch import Sketch
 from calibration.statistics import Origin, Sketches
 
-_FORMAT = 3
+_FORMAT = 4
 _PEAKS = 2
 
 
@@ -52,7 +52,7 @@ def write(sketches: Sketches, path: Path) -> None:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
-_NUMBERS = ("count", "zeros", "masked")
+_NUMBERS = ("count", "counted", "zeros", "masked")
 
 
 def _images(tensors: Sequence[Sketch]) -> list[Image]:
@@ -115,6 +115,7 @@ def _sketch(arrays: Mapping[str, NDArray[Any]], row: int, images: Sequence[Image
         minimum=float(arrays["minimum"][row]),
         maximum=float(arrays["maximum"][row]),
         count=int(arrays["count"][row]),
+        counted=int(arrays["counted"][row]),
         zeros=int(arrays["zeros"][row]),
         masked=int(arrays["masked"][row]),
         exponent=int(arrays["exponent"][row]) if arrays["has_exponent"][row] else None,

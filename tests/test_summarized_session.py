@@ -1,0 +1,110 @@
+"""Summaries: what a graph says of its own tensors is what one would read off the tensors themselves."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx_networks import NetworkBuilder, attention, images, residual
+
+from calibration import METHODS
+from calibration.collect import Batch, collect
+from calibration.errors import PoisonedData
+from calibration.graph import Graph
+from calibration.measured_session import MeasuredSession
+from calibration.prepare import prepared
+from calibration.sketch import Sketch
+from calibration.summarized_session import SummarizedSession
+from calibration.summary import COUNTED_WHOLE, MOST_STRIDE, stride_for, summary_of
+
+_SIDE = 48
+
+
+def two_widths() -> onnx.ModelProto:
+    """One in whole blocks of channels, one that onnxruntime pads; both of more values than are counted whole."""
+    net = NetworkBuilder()
+    wide = net.node("Relu", net.conv("image", 1, 16))
+    net.conv(wide, 16, 12, output="odd")
+    return net.model({"image": ["batch", 1, "height", "width"]}, {"odd": ["batch", 12, "height", "width"]})
+
+
+@pytest.mark.parametrize(
+    ("network", "shape"),
+    [(two_widths(), (1, 1, _SIDE, _SIDE)), (residual(widths=(8, 20)), (1, 1, 8, 8)), (attention(), None)],
+    ids=["large", "blocked", "sequence"],
+)
+def test_a_graph_summarizes_its_tensors_as_their_values_do(
+    network: onnx.ModelProto, shape: tuple[int, ...] | None
+) -> None:
+    model = prepared(network)
+    graph = Graph(model)
+    feed = graph.inputs[0]
+    tensors = [name for name in graph.activations() if name not in graph.inputs]
+    values = images(*(shape or (1, *(size or 1 for size in (graph.shape(feed) or ())[1:]))))
+    summaries, whole = SummarizedSession(model, tensors, tensors[-1:]).run({feed: values})
+    expected = MeasuredSession(model, tensors).run({feed: values})
+    assert list(summaries) == tensors
+    assert np.array_equal(whole[tensors[-1]], expected[tensors[-1]])
+    for name, array in expected.items():
+        found, wanted = summaries[name], summary_of(array, stride_for(array.size))
+        assert (found.low, found.high, found.size, found.stride) == (wanted.low, wanted.high, array.size, wanted.stride)
+        assert np.array_equal(found.counted, wanted.counted)
+    assert shape != (1, 1, _SIDE, _SIDE) or min(each.stride for each in summaries.values()) > 1
+
+
+def test_images_of_several_sizes_are_summarized_by_their_own_size() -> None:
+    session = SummarizedSession(prepared(two_widths()), ["odd"], [])
+    for side in (8, _SIDE, 8):
+        odd = session.run({"image": images(1, 1, side, side)})[0]["odd"]
+        assert (odd.size, odd.stride) == (12 * side * side, stride_for(12 * side * side))
+
+
+@given(st.integers(1, 1 << 24))
+def test_a_stride_visits_every_row_and_column_and_counts_enough(size: int) -> None:
+    stride = stride_for(size)
+    assert math.gcd(stride, size) == 1
+    assert size > COUNTED_WHOLE or stride == 1
+    assert stride <= MOST_STRIDE or any(math.gcd(size, lower) > 1 for lower in range(MOST_STRIDE, stride))
+
+
+@given(st.lists(st.floats(-8, 8, width=32), min_size=1, max_size=80), st.integers(1, 9), st.booleans())
+def test_counted_values_stand_for_all_of_them(values: list[float], stride: int, rectified: bool) -> None:
+    array = np.array(values, np.float32)
+    array = np.maximum(array, 0) if rectified else array
+    sketch = Sketch()
+    sketch.update(array, stride=stride)
+    assert (sketch.minimum, sketch.maximum) == (array.min(), array.max())
+    assert sketch.counts.sum() + sketch.zeros == sketch.count == array.size
+    assert sketch.counts.min() >= 0
+    repeated = Sketch()
+    repeated.update(np.repeat(array[::stride], stride)[: array.size])
+    assert (sketch.zeros == repeated.zeros) or not array.any()
+    if sketch.exponent == repeated.exponent:
+        assert np.array_equal(sketch.counts, repeated.counts)
+
+
+def test_poison_that_is_not_counted_is_named_all_the_same() -> None:
+    net, size = NetworkBuilder(), 3 * COUNTED_WHOLE
+    net.linear(net.node("Sqrt", "image", output="root"), size, 2, output="logits")
+    model = prepared(net.model({"image": ["batch", size]}, {"logits": ["batch", 2]}))
+    values = 1 + np.abs(images(3, size))
+    values[1, 1] = -1
+    assert stride_for(size) > 1
+    with pytest.raises(PoisonedData, match="image 'b' makes tensor 'root' hold nan"):
+        collect(model, [Batch(["a", "b", "c"], {"image": values})], threads=1)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_extremes_that_are_not_counted_still_bound_the_range(method: str) -> None:
+    values = np.zeros(100, np.float32)
+    values[[1, 2]] = 5, -0.5
+    sketch = Sketch()
+    sketch.update(values, stride=3)
+    assert (sketch.minimum, sketch.maximum, sketch.count, sketch.counted) == (-0.5, 5, 100, 34)
+    assert not sketch.counts.any()
+    chosen = METHODS[method].range_of(sketch)
+    assert -0.5 <= chosen.low <= 0 <= chosen.high <= 5
