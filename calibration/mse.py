@@ -13,6 +13,7 @@ of their densities: values count as spread evenly within their bin.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, final
 
 import numpy as np
@@ -32,6 +33,10 @@ _POINT = 1e-3
 """Of its width is what a bin keeps at least where the extremes cut it: one value is no density."""
 _SWEEPS = 4
 """Low and high are searched in turns until neither moves: most tensors take two."""
+
+
+Ends = NDArray[np.float64] | float
+Grid = tuple[NDArray[np.float64], NDArray[np.float64], int]
 
 
 @final
@@ -65,19 +70,18 @@ class MSE(Method):
         groups = Spread(values.edges, density)  # (groups, bins)
         highs = np.unique(np.clip(chosen.high * _AROUND, chosen.low, resampled.sketch.maximum))
         lows = np.unique(np.clip(chosen.low * _AROUND, resampled.sketch.minimum, chosen.high))
-        best_high = highs[_places(resampled, groups, [Range(chosen.low, float(end)) for end in highs])]
-        best_low = lows[_places(resampled, groups, [Range(float(end), chosen.high) for end in lows])]
+        best_high = highs[_places(resampled, groups, np.full(len(highs), chosen.low), highs)]
+        best_low = lows[_places(resampled, groups, lows, np.full(len(lows), chosen.high))]
         return np.maximum(resampled.minimum, best_low), np.minimum(resampled.maximum, best_high)
 
 
-def _places(resampled: Resampled, groups: Spread, candidates: list[Range]) -> NDArray[np.int64]:
+def _places(
+    resampled: Resampled, groups: Spread, lows: NDArray[np.float64], highs: NDArray[np.float64]
+) -> NDArray[np.int64]:
     """(resamples,): which candidate has the least error in each."""
-    errors = [
-        (resampled.weights @ squared_errors(groups, *symmetric_grid(each.low, each.high)))
-        * (resampled.weights @ squared_errors(groups, *asymmetric_grid(each.low, each.high)))
-        for each in candidates
-    ]
-    return np.asarray(np.argmin(errors, axis=0), np.int64)
+    grids = [symmetric_grid(lows, highs), asymmetric_grid(lows, highs)]
+    symmetric, asymmetric = (resampled.weights @ squared_errors(groups, *grid) for grid in grids)
+    return np.asarray(np.argmin(symmetric * asymmetric, axis=1), np.int64)
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,26 @@ class Spread:
     edges: NDArray[np.float64]
     density: NDArray[np.float64]
     """(bins,), or (sets of values, bins)."""
+
+    @cached_property
+    def counts(self) -> NDArray[np.float64]:
+        """(..., edges): how many values lie below each edge."""
+        return self._summed(self.edges)
+
+    @cached_property
+    def sums(self) -> NDArray[np.float64]:
+        """(..., edges): their sum."""
+        return self._summed(np.square(self.edges) / 2)
+
+    @cached_property
+    def squares(self) -> NDArray[np.float64]:
+        """(...): the sum of the squares of all."""
+        return np.asarray(self.density @ np.diff(self.edges**3 / 3), np.float64)
+
+    def _summed(self, antiderivative: NDArray[np.float64]) -> NDArray[np.float64]:
+        found = np.zeros((*self.density.shape[:-1], len(self.edges)))
+        np.cumsum(self.density * np.diff(antiderivative), axis=-1, out=found[..., 1:])
+        return found
 
 
 def spread_of(sketch: Sketch) -> Spread:
@@ -103,54 +127,50 @@ def spread_of(sketch: Sketch) -> Spread:
 
 
 def _with_best_high(values: Spread, chosen: Range, seen: Range) -> Range:
-    def among(edges: NDArray[np.float64]) -> Range:
-        return _least(values, [Range(chosen.low, float(edge)) for edge in np.clip(edges, seen.low, seen.high)])
+    def among(highs: NDArray[np.float64]) -> Range:
+        return _least(values, np.full(len(highs), chosen.low), np.clip(highs, seen.low, seen.high))
 
     return among(among(seen.high * _COARSE).high * _FINE)
 
 
 def _with_best_low(values: Spread, chosen: Range, seen: Range) -> Range:
-    def among(edges: NDArray[np.float64]) -> Range:
-        return _least(values, [Range(float(edge), chosen.high) for edge in np.clip(edges, seen.low, seen.high)])
+    def among(lows: NDArray[np.float64]) -> Range:
+        return _least(values, np.clip(lows, seen.low, seen.high), np.full(len(lows), chosen.high))
 
     return among(among(seen.low * _COARSE).low * _FINE)
 
 
-def _least(values: Spread, candidates: list[Range]) -> Range:
-    """The candidate of least error, the first of equals."""
-    return min(candidates, key=lambda each: error_of(values, each))
+def _least(values: Spread, lows: NDArray[np.float64], highs: NDArray[np.float64]) -> Range:
+    """The candidate of least product of the errors on both kinds of grid, the first of equals."""
+    symmetric, asymmetric = symmetric_grid(lows, highs), asymmetric_grid(lows, highs)
+    place = int(np.argmin(squared_errors(values, *symmetric) * squared_errors(values, *asymmetric)))
+    return Range(float(lows[place]), float(highs[place]))
 
 
-def error_of(values: Spread, chosen: Range) -> float:
-    """The product of the squared errors on both kinds of grid."""
-    symmetric, asymmetric = symmetric_grid(chosen.low, chosen.high), asymmetric_grid(chosen.low, chosen.high)
-    return squared_error(values, *symmetric) * squared_error(values, *asymmetric)
+def symmetric_grid(low: Ends, high: Ends) -> Grid:
+    """The step and the number of the first level of each range from low to high, and how many levels there are."""
+    return np.maximum(np.abs(low), np.abs(high)) / 127, np.full(np.shape(low), -127.0), 255
 
 
-def symmetric_grid(low: float, high: float) -> tuple[float, int, int]:
-    """The step, and the numbers of the first and last level."""
-    return max(abs(low), abs(high)) / 127, -127, 127
-
-
-def asymmetric_grid(low: float, high: float) -> tuple[float, int, int]:
+def asymmetric_grid(low: Ends, high: Ends) -> Grid:
     """The same for 255 steps that hold zero."""
-    low, high = min(low, 0.0), max(high, 0.0)
-    step = (high - low) / 255
-    first = -round(-low / step) if step else 0
-    return step, first, first + 255
+    low, high = np.minimum(low, 0.0), np.maximum(high, 0.0)
+    step = np.asarray((high - low) / 255)
+    return step, -np.rint(-low / np.where(step > 0, step, 1.0)), 256
 
 
-def squared_error(values: Spread, step: float, first: int, last: int) -> float:
-    """Sum over the values of (x - q(x))^2, q(x) the nearest level."""
-    return float(squared_errors(values, step, first, last))
-
-
-def squared_errors(values: Spread, step: float, first: int, last: int) -> NDArray[np.float64]:
-    """The same of each set of values."""
-    # Its antiderivative: each level n that lies fully below x adds step^3 / 12, the one of x (x - n step)^3 / 3.
-    level = values.edges / (step or np.inf)
-    np.rint(level, out=level)
-    np.clip(level, first, last, out=level)
-    off = values.edges - level * step
-    integral = level * (step**3 / 12) + off * off * off / 3
-    return np.asarray(values.density @ np.diff(integral), np.float64)
+def squared_errors(
+    values: Spread, step: NDArray[np.float64], first: NDArray[np.float64], levels: int
+) -> NDArray[np.float64]:
+    """Sum over the values of (x - q(x))^2, q(x) the nearest level: of each set of values on each grid, (..., grids)."""
+    # From one level l to the next, what is below the middle m between them moves by l^2 N - 2 l S, N values of sum S.
+    middle = (first[..., None] + np.arange(levels - 1) + 0.5) * step[..., None]  # (grids, levels - 1)
+    end = np.clip(middle, values.edges[0], values.edges[-1])
+    within = np.clip(np.searchsorted(values.edges, end, "right") - 1, 0, values.density.shape[-1] - 1)
+    after, density = end - values.edges[within], values.density[..., within]
+    below = values.counts[..., within] + density * after
+    summed = values.sums[..., within] + density * (after * (end + values.edges[within]) / 2)
+    highest = (first + levels - 1) * step
+    counts, sums, squares = (each[..., None] for each in (values.counts[..., -1], values.sums[..., -1], values.squares))
+    whole = squares + highest * (highest * counts - 2 * sums)
+    return np.asarray(whole - 2 * step * (below * middle - summed).sum(axis=-1), np.float64)

@@ -15,7 +15,7 @@ from calibration.entropy import LEVELS, kl_divergences
 from calibration.evidence import evidence_of
 from calibration.extremes import Image
 from calibration.method import Method, Range
-from calibration.mse import error_of, spread_of
+from calibration.mse import Spread, asymmetric_grid, spread_of, squared_errors, symmetric_grid
 from calibration.percentile import Percentile
 from calibration.ranges import Ranges, ranges_from_sketches
 from calibration.resampling import RESAMPLES, Resampled
@@ -58,6 +58,10 @@ def test_what_a_method_would_choose_of_a_resample_is_what_it_chooses_of_those_im
         assert (lows[row], highs[row]) == pytest.approx((wanted.low, wanted.high), rel=0.05)
 
 
+def error_of(values: Spread, low: float, high: float) -> float:
+    return float(np.prod([squared_errors(values, *grid(low, high)) for grid in (symmetric_grid, asymmetric_grid)]))
+
+
 def test_of_a_resample_mse_chooses_a_range_whose_error_is_next_to_the_least() -> None:
     images = alike(contrast=0.2)
     resampled = Resampled.of(sketch_of(images))
@@ -67,8 +71,8 @@ def test_of_a_resample_mse_chooses_a_range_whose_error_is_next_to_the_least() ->
         drawn = [images[number] for number, times in enumerate(resampled.weights[row]) for _ in range(int(times))]
         sketch = sketch_of(drawn)
         spread = spread_of(sketch)
-        least = error_of(spread, METHODS["mse"].range_of(sketch))
-        assert error_of(spread, Range(float(lows[row]), float(highs[row]))) <= 1.1 * least
+        best = METHODS["mse"].range_of(sketch)
+        assert error_of(spread, float(lows[row]), float(highs[row])) <= 1.1 * error_of(spread, best.low, best.high)
 
 
 def test_of_a_resample_entropy_chooses_a_threshold_whose_divergence_is_next_to_the_least() -> None:

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from calibration import METHODS
+from calibration import METHODS, mse
 from calibration.entropy import LEVELS
 from calibration.errors import CalibrationError
 from calibration.method import Range
 from calibration.method_text import method_from_text, text_from_method
-from calibration.mse import asymmetric_grid, spread_of, squared_error, symmetric_grid
+from calibration.mse import Grid, Spread, asymmetric_grid, spread_of, squared_errors, symmetric_grid
 from calibration.percentile import Percentile
 from calibration.statistics import Sketch
 from pipeline.quantization_settings import checked_method
@@ -51,17 +51,30 @@ def values_of(tensor: str) -> Values:
     return _TENSORS[tensor](np.random.default_rng(0)).astype(np.float32)
 
 
-def raw_error(values: Values, step: float, first: int, last: int) -> float:
+def raw_error(values: Values, grid: Grid) -> float:
+    step, first, levels = float(grid[0]), float(grid[1]), grid[2]
     exact = values.astype(np.float64)
     if step == 0.0:
         return float(np.square(exact).sum())
-    return float(np.square(exact - step * np.clip(np.rint(exact / step), first, last)).sum())
+    return float(np.square(exact - step * np.clip(np.rint(exact / step), first, first + levels - 1)).sum())
+
+
+def plain_errors(
+    values: Spread, steps: NDArray[np.float64], firsts: NDArray[np.float64], levels: int
+) -> NDArray[np.float64]:
+    """Bin by bin, from the antiderivative of (x - q(x))^2."""
+    found = []
+    for step, first in zip(steps, firsts, strict=True):
+        level = np.clip(np.rint(values.edges / (step or np.inf)), first, first + levels - 1)
+        off = values.edges - level * step
+        found.append(values.density @ np.diff(level * (step**3 / 12) + off**3 / 3))
+    return np.array(found)
 
 
 def raw_errors(values: Values, chosen: Range) -> tuple[float, float]:
     """On the symmetric grid, and on that of 255 steps from low to high."""
     symmetric, asymmetric = symmetric_grid(chosen.low, chosen.high), asymmetric_grid(chosen.low, chosen.high)
-    return raw_error(values, *symmetric), raw_error(values, *asymmetric)
+    return raw_error(values, symmetric), raw_error(values, asymmetric)
 
 
 def best_by_brute_force(values: Values) -> float:
@@ -80,7 +93,21 @@ def test_the_error_of_the_histogram_is_that_of_the_raw_values(tensor: str) -> No
     for share in (1.0, 0.7, 0.3):
         low, high = float(values.min()) * share, float(values.max()) * share
         for grid in (symmetric_grid(low, high), asymmetric_grid(low, high)):
-            assert squared_error(spread, *grid) == pytest.approx(raw_error(values, *grid), rel=0.04)
+            assert squared_errors(spread, *grid) == pytest.approx(raw_error(values, grid), rel=0.04)
+
+
+@pytest.mark.parametrize("tensor", _TENSORS)
+def test_all_candidates_at_once_have_the_errors_of_one_after_another(
+    tensor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sketch = sketch_of(values_of(tensor))
+    spread, found = spread_of(sketch), METHODS["mse"].range_of(sketch)
+    shares = np.geomspace(1, 1 / 300, 40)
+    lows, highs = sketch.minimum * shares, np.maximum(sketch.maximum * shares[::-1], sketch.minimum * shares)
+    for grid in (symmetric_grid(lows, highs), asymmetric_grid(lows, highs)):
+        assert squared_errors(spread, *grid) == pytest.approx(plain_errors(spread, *grid), rel=1e-7)
+    monkeypatch.setattr(mse, "squared_errors", plain_errors)
+    assert METHODS["mse"].range_of(sketch) == found
 
 
 @pytest.mark.parametrize("tensor", _TENSORS)
