@@ -55,6 +55,7 @@ def teacher_files(index: int) -> TeacherFiles:
 
 TARGET = "target.json"
 SENSITIVITY = "sensitivity.json"
+FINDINGS = "findings.json"
 
 
 @dataclass(frozen=True)

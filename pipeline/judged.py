@@ -53,7 +53,7 @@ def _gates(budget: Budget, subject: str, chosen: Mapping[str, Any], why: str) ->
 
 
 def _families(graphs: Graphs) -> Iterator[FamilyLayers]:
-    document = graphs.json(SENSITIVITY)
+    document, tensors = graphs.json(SENSITIVITY), graphs.json("ranges.json")["tensors"]
     budget = document["budget"]
     for family, found in document["families"].items():
         chosen = found["budget"]
@@ -61,7 +61,7 @@ def _families(graphs: Graphs) -> Iterator[FamilyLayers]:
             family=family,
             judged_on=document["judged_on"],
             samples=document["samples"],
-            layers=tuple(_layer(each) for each in found["layers"]),
+            layers=tuple(_layer(each, tensors[each["input"]]) for each in found["layers"]),
             budget="" if budget is None else Budget.model_validate(budget).in_words(document["metric"]),
             met=None if chosen is None else chosen["met"],
             outcome="" if chosen is None else chosen["why"],
@@ -69,7 +69,7 @@ def _families(graphs: Graphs) -> Iterator[FamilyLayers]:
         )
 
 
-def _layer(found: Mapping[str, Any]) -> LayerResult:
+def _layer(found: Mapping[str, Any], range_of_input: Mapping[str, Any]) -> LayerResult:
     only, without = (found[name] or {"sqnr_db": None, "drop_points": None} for name in ("only", "without"))
     return LayerResult(
         node=found["node"],
@@ -77,6 +77,8 @@ def _layer(found: Mapping[str, Any]) -> LayerResult:
         share=found["share"],
         low=found["range"][0],
         high=found["range"][1],
+        low_interval=range_of_input["low_interval"],
+        high_interval=range_of_input["high_interval"],
         saturation=found["saturation"],
         own_sqnr_db=found["local_sqnr_db"],
         alone_sqnr_db=only["sqnr_db"],

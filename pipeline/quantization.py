@@ -19,6 +19,7 @@ from pipeline.onnx_file import loaded_graph
 from pipeline.progress import Progress
 from pipeline.quantization_settings import BEST, CalibrationData, QuantizationSettings, resolved_family
 from pipeline.repair import Repairs, Trial
+from pipeline.reporting.result import Finding
 
 if TYPE_CHECKING:
     import onnx
@@ -87,14 +88,19 @@ class Quantized:
         named = {FLOAT16: self.float16, **self.beside_float16}
         return {name: graph.why_none for name, graph in named.items() if graph.why_none is not None}
 
-    def notes(self, modules: Mapping[str, str] | None = None) -> Iterator[str]:
-        """What a person must know of it; `modules` are the source modules of nodes, where they are known."""
+    def findings(self, modules: Mapping[str, str] | None = None) -> Iterator[Finding]:
+        """What the images say of the ranges; `modules` are the source modules of nodes, where they are known."""
         if self.sketches.images < FEW_IMAGES:
-            yield f"ranges of {self.sketches.images} images are shaky: a few hundred are usual"
+            few = f"ranges of {self.sketches.images} images are shaky: a few hundred are usual"
+            yield Finding(severity="warning", message=few)
         if self.sketches.origin is not None:
             yield from images_notes(self.sketches.origin, self.evidence.confidence)
         yield from confidence_notes(self.evidence, self.measured, modules or {})
         yield from value_notes(self.sketches, self.measured, modules or {})
+
+    def notes(self, modules: Mapping[str, str] | None = None) -> Iterator[str]:
+        """What a person must know of it."""
+        yield from (finding.message for finding in self.findings(modules))
         yield from (trial.in_words() for trial in self.repairs)
         yield from self.missing_graphs().values()
         if kept := len(self.float16.kept_in_float32):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,14 @@ def test_the_stage_makes_of_shards_the_bytes_of_its_own_pass(recipe: Path) -> No
     assert folder != whole
     for name in ("sketches.npz", "ranges.json", "cpu.int8.onnx", "fp16.onnx"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_the_report_says_how_sure_the_ranges_are(finished_run: tuple[Path, Path]) -> None:
+    report = json.loads((finished_run[1] / "07-report" / "report.json").read_text())
+    told = [finding["message"] for finding in report["findings"]]
+    assert any("ranges lie within 10% either way (90 % intervals); the loosest, of" in message for message in told)
+    layer = report["layers"][0]["layers"][0]
+    assert layer["high_interval"][0] <= layer["high"] <= layer["high_interval"][1]
 
 
 def test_a_missing_shard_and_shards_of_fewer_images_are_refused(recipe: Path) -> None:

@@ -28,6 +28,7 @@ def layer(number: int, spared: bool = False, judged: bool = True) -> dict[str, A
         "node": f"node_{number}",
         "module": f"stages.{number}.conv<b>",
         "share": 0.05,
+        "input": f"tensor_{number}",
         "range": [-1.25, 6.0],
         "saturation": 0.00123,
         "local_sqnr_db": 38.0 + number,
@@ -58,6 +59,9 @@ def sensitivity(folder: Path, count: int = 3, **budget: Any) -> Graphs:
             }
         },
     }
+    intervals = {"low_interval": [-1.5, -1.0], "high_interval": [5.4, 6.6]}
+    ranges = {"tensors": {f"tensor_{number}": {"low": -1.25, "high": 6.0, **intervals} for number in range(count)}}
+    (folder / "ranges.json").write_text(json.dumps(ranges))
     (folder / "sensitivity.json").write_text(json.dumps(document))
     return Graphs(folder)
 
@@ -72,6 +76,7 @@ def test_the_report_shows_each_layer_with_range_saturation_sqnr_and_cost_and_why
         "Layers in INT8",
         "Budget (accuracy at most 1 point below FP32's) met: 80.0%; inconclusive: 180 samples.",
         "-1.25 … 6.00",
+        "±10.0%",
         "0.123%",
         "spared for the budget",
     ):

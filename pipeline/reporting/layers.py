@@ -89,7 +89,7 @@ def layers_table(family: FamilyLayers) -> Table:
 def _cells(layer: LayerResult) -> tuple[Cell, ...]:
     return (
         Cell(_name(layer), note=layer.node if layer.module and layer.module != layer.node else ""),
-        Cell(f"{formats.significant(layer.low)} … {formats.significant(layer.high)}"),
+        Cell(f"{formats.significant(layer.low)} … {formats.significant(layer.high)}", note=_looseness(layer)),
         Cell(f"{layer.saturation:.3%}"),
         Cell(f"{layer.own_sqnr_db:.1f}"),
         Cell(formats.MISSING if layer.alone_sqnr_db is None else f"{layer.alone_sqnr_db:.1f}"),
@@ -98,6 +98,15 @@ def _cells(layer: LayerResult) -> tuple[Cell, ...]:
         Cell(points(layer.without_drop_points)),
         Cell("float" if layer.spared else "INT8", note=layer.reason),
     )
+
+
+def _looseness(layer: LayerResult) -> str:
+    """Half of the wider interval of the range's ends over its amax; empty where there is none."""
+    if layer.low_interval is None or layer.high_interval is None:
+        return ""
+    widest = max(layer.low_interval[1] - layer.low_interval[0], layer.high_interval[1] - layer.high_interval[0])
+    amax = max(abs(layer.low), abs(layer.high))
+    return f"±{widest / 2 / amax:.1%}" if amax else ""
 
 
 def _name(layer: LayerResult) -> str:

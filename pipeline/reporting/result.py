@@ -254,6 +254,9 @@ class LayerResult(_Result):
     low: float
     high: float
     """The range of its input."""
+    low_interval: tuple[float, float] | None = None
+    high_interval: tuple[float, float] | None = None
+    """Where the ends would lie for other images, as many, with 90 % confidence; None where they were too few."""
     saturation: Annotated[float, Field(ge=0, le=1)]
     """Share of its input's values outside the range."""
     own_sqnr_db: float

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_
 from calibration.weights import WeightMethod
 from engines import ENGINES
 from pipeline import atomic
-from pipeline.artifact import SENSITIVITY, Artifact, Artifacts, Graph, Graphs, Splits
+from pipeline.artifact import FINDINGS, SENSITIVITY, Artifact, Artifacts, Graph, Graphs, Splits
 from pipeline.budget import Budget, Latencies, latencies_from_json
 from pipeline.context import Context
 from pipeline.data import Dataset, open_dataset
@@ -142,7 +142,9 @@ class Calibrate(Stage):
         write_for_tensorrt(result.measured, result.ranges, settings, inputs[Graph].model, target)
         images, tensors = result.sketches.images, len(result.ranges.tensors)
         context.say(f"calibrate: {self.method} over {images} samples, {tensors} tensors")
-        for note in result.notes(inputs[Graph].json("modules.json")):
+        modules = inputs[Graph].json("modules.json")
+        atomic.write_json(target / FINDINGS, [finding.model_dump() for finding in result.findings(modules)])
+        for note in result.notes(modules):
             context.say(f"calibrate: {note}")
 
     def data(self, dataset: Dataset) -> CalibrationData:

@@ -12,6 +12,7 @@ from engines import ENGINES
 from engines.base import QUANTIZED_PRECISIONS, Target
 from engines.compatibility import PORTABLE_RTX
 from pipeline.artifact import (
+    FINDINGS,
     Artifact,
     Artifacts,
     Engines,
@@ -56,7 +57,7 @@ class WriteReport(Stage):
     """`[gates]` is what it holds the measurements against. Closes every recipe that measures."""
 
     name: ClassVar[str] = "report"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     needs: ClassVar[tuple[type[Artifact], ...]] = KINDS
     makes: ClassVar[type[Artifact]] = ReportFiles
     tools: ClassVar[tuple[str, ...]] = ("edgestill", "jinja2")
@@ -101,7 +102,7 @@ class WriteReport(Stage):
             engines=engines,
             gates=gates,
             findings=(
-                *(Finding(**each) for each in inputs[Splits].json("findings.json")),
+                *(Finding(**each) for kind in (Splits, Graphs) for each in inputs[kind].json(FINDINGS)),
                 *teacher_findings(inputs[Teacher].json("metrics.json")),
                 *accuracy_findings(measured, measured["chance"]),
                 *timing_findings(measured),
