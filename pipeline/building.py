@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,6 +16,7 @@ from engines.build_process import Build, Outcome, built_apart
 from pipeline.cancellation import Cancellation
 from pipeline.engine_errors import explained
 from pipeline.errors import Cancelled, EdgestillError, NotAcceptable
+from pipeline.older_opset import at_opset
 from pipeline.progress import Progress
 
 
@@ -25,6 +27,8 @@ class Wanted:
     precision: str
     graph: Path
     to: Path
+    note: str = ""
+    """What was done to the graph for the target; it stands in the engine's log."""
 
 
 def built_engine(
@@ -60,14 +64,30 @@ def built_engines(
         reach(100 * index + min(100, 100 * done // max(total, 1)), name)
         return not cancellation.asked
 
-    refused = {each: _opset_refused(each.graph, target) for each in wanted}
-    able = [each for each in wanted if refused[each] is None]
+    with tempfile.TemporaryDirectory(prefix="edgestill-") as aside:
+        found = {each: _at_opset(each, target, Path(aside)) for each in wanted}
+        able = [each for each in found.values() if isinstance(each, Wanted)]
+        try:
+            outcomes = iter(_outcomes(engine, able, target, on_step, memory_limit_bytes))
+        except BuildCancelled as error:
+            cancellation.check()
+            raise Cancelled(signal.SIGINT) from error
+        return [
+            _judged(next(outcomes), each, engine, target) if isinstance(each, Wanted) else each
+            for each in found.values()
+        ]
+
+
+def _at_opset(wanted: Wanted, target: Target, aside: Path) -> Wanted | EdgestillError:
+    """The same engine from a graph that the target's runtime reads, or why there is none."""
+    if target.opset is None:
+        return wanted
+    sizes = {name: axis.opt for name, axis in target.axes.items()}
     try:
-        outcomes = iter(_outcomes(engine, able, target, on_step, memory_limit_bytes))
-    except BuildCancelled as error:
-        cancellation.check()
-        raise Cancelled(signal.SIGINT) from error
-    return [refused[each] or _judged(next(outcomes), each, engine, target) for each in wanted]
+        graph = at_opset(wanted.graph, target.opset, aside / f"{wanted.precision}.onnx", sizes)
+    except (EdgestillError, EngineError) as error:
+        return NotAcceptable(f"target {target.name}, {wanted.precision}: {error}")
+    return replace(wanted, graph=graph, note="" if graph == wanted.graph else f"converted to opset {target.opset}")
 
 
 def _outcomes(
@@ -99,7 +119,7 @@ def _judged(outcome: Outcome, wanted: Wanted, engine: Engine, target: Target) ->
     if (problem := _not_as_asked(outcome, wanted.precision, engine.family_of(target))) is not None:
         outcome.file.unlink()
         return NotAcceptable(f"{what}: {wanted.graph}: {problem}")
-    return outcome
+    return replace(outcome, log=(wanted.note, *outcome.log)) if wanted.note else outcome
 
 
 def with_timing_cache_in(target: Target, folder: Path) -> Target:
@@ -107,22 +127,6 @@ def with_timing_cache_in(target: Target, folder: Path) -> Target:
     if target.builder.timing_cache is None:
         return target
     return replace(target, builder=replace(target.builder, timing_cache=str(folder / target.builder.timing_cache)))
-
-
-def _opset_refused(graph: Path, target: Target) -> NotAcceptable | None:
-    """Where the graph is newer than what the target's runtime reads."""
-    if target.opset is None:
-        return None
-    import onnx
-
-    model = onnx.load(graph, load_external_data=False)
-    found = next((each.version for each in model.opset_import if not each.domain), 0)
-    if found <= target.opset:
-        return None
-    return NotAcceptable(
-        f"{graph}: is of opset {found}, and target {target.name} reads up to {target.opset}; "
-        f"give it a graph of opset {target.opset} or older, or raise its opset"
-    )
 
 
 def _not_as_asked(built: BuiltEngine, precision: str, family: str) -> str | None:

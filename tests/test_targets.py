@@ -21,7 +21,7 @@ from engines.tensorrt.timing_cache import keep_timing_cache, take_timing_cache
 from pipeline.building import Wanted, built_engine
 from pipeline.cancellation import Cancellation
 from pipeline.commands.targets import target_of_preset
-from pipeline.errors import NotAcceptable
+from pipeline.older_opset import opset_of
 from pipeline.progress import QuietProgress
 from pipeline.target_settings import TargetSettings, unused_profiles, with_preset, with_presets
 
@@ -127,11 +127,12 @@ def test_profiles_widen_the_batches_that_a_target_takes_and_name_no_fixed_axis()
     ]
 
 
-def test_a_graph_newer_than_the_target_reads_is_refused(tmp_path: Path) -> None:
-    graph, target = written(tmp_path, PLAIN, weights()), Target("old", "onnxruntime", opset=13)
+def test_a_graph_newer_than_the_target_reads_is_converted(tmp_path: Path) -> None:
+    graph, target = written(tmp_path, PLAIN, weights()), Target("old", "onnxruntime", opset=17)
     wanted = Wanted("fp32", graph, tmp_path / "e.onnx")
-    with pytest.raises(NotAcceptable, match=r"is of opset \d+, and target old reads up to 13"):
-        built_engine(ENGINES["onnxruntime"], wanted, target, QuietProgress(), Cancellation())
+    built = built_engine(ENGINES["onnxruntime"], wanted, target, QuietProgress(), Cancellation())
+    assert built.log[0] == "converted to opset 17"
+    assert opset_of(graph) > 17
 
 
 class FakeCache:
