@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
+from calibration.channels import ChannelSession
 from calibration.errors import CalibrationError
 from calibration.extremes import Image
 from calibration.graph import Graph
@@ -58,6 +59,7 @@ def collect(
     first: int = 0,
     samples: int = 0,
     enough: Callable[[int, Callable[[], Sketches]], bool] | None = None,
+    channels: bool = False,
 ) -> Sketches:
     """Runs a prepared model over the batches and keeps a sketch of every float activation, graph inputs included.
 
@@ -67,13 +69,14 @@ def collect(
     already, which is added to; `save` gets all that is counted after every `save_every` batches and when `on_batch`
     raises, so that a pass can go on where it was stopped. `on_batch` gets the number of images so far; what it raises
     passes through, which cancels the pass. `enough` gets it too, with what gives all that is counted, and ends the
-    pass where it says so. The -inf that a mask puts into a softmax is no value.
+    pass where it says so. With `channels` each image runs twice, for the extremes of
+    each channel. The -inf that a mask puts into a softmax is no value.
 
     Raises PoisonedData naming image and tensor on NaN, any other inf, magnitudes beyond 1e18, blank images, and images
     that are all the same; CalibrationError where no image came or a batch does not fit; GraphRefused where onnxruntime
     refuses the graph.
     """
-    measurement = _Measurement(model)
+    measurement = _Measurement(model, channels)
     with Workers(threads, measurement.empty, before, samples) as workers:
         images = before.images if before is not None else 0
         for number, batch in enumerate(batches, 1):
@@ -112,8 +115,9 @@ def _report(
 class _Measurement:
     """What one part of a batch adds to the sketches of a graph."""
 
-    def __init__(self, model: ModelProto) -> None:
+    def __init__(self, model: ModelProto, channels: bool) -> None:
         graph = Graph(model)
+        self._channels = ChannelSession(model) if channels else None
         self.inputs = graph.inputs
         self.repeats = Repeats()
         self._measured, self._masking = graph.activations(), _masking(graph)
@@ -143,6 +147,10 @@ class _Measurement:
         summaries, whole = _run(self._session, part)
         for name in self._computed:
             self._count(sketches.tensors[name], name, summaries[name] if name in summaries else whole[name], part)
+        if self._channels is not None:
+            for name, extremes in self._channels.run(part.feeds).items():
+                if name not in self._masking:  # what a mask takes out is none of a channel
+                    sketches.tensors[name].add_channels(extremes)
         sketches.images += len(part.images)
 
     def _count(self, sketch: Sketch, name: str, seen: Summary | NDArray[np.float32], part: _Part) -> None:

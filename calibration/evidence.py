@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from calibration.channel_extremes import ChannelExtremes
 from calibration.confidence import Alone, Confidence, Interval, alone_in, confidence_of, interval_of
 from calibration.method_text import method_from_text
 from calibration.ranges import Ranges, write_json
@@ -31,11 +32,15 @@ class TensorEvidence:
     """None where the images are too few."""
     alone: Alone | None
     """The image that sets the range alone, where one does."""
+    channels: ChannelExtremes | None = None
+    """Where they were asked for."""
 
     def to_json(self) -> dict[str, Any]:
         """An entry of ranges.json, beside the range."""
         interval, alone = self.interval, self.alone
+        channels = {} if self.channels is None else {"channels": self.channels.to_json()}
         return {
+            **channels,
             "method": self.method,
             "low_interval": None if interval is None else list(interval.low),
             "high_interval": None if interval is None else list(interval.high),
@@ -111,4 +116,5 @@ def _of_tensor(tensor: str, ranges: Ranges, sketches: Sketches) -> TensorEvidenc
         method=method,
         interval=interval_of(sketch, method_from_text(method), chosen),
         alone=alone_in(tensor, sketch, chosen),
+        channels=sketch.channels,
     )

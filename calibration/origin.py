@@ -66,6 +66,11 @@ def merged_shards(paths: Sequence[Path], graph: str) -> Sketches:
                 f"{path}: is shard {origin.shard}/{origin.of} of {origin.samples} samples and {first_path} is "
                 f"{first.shard}/{first.of} of {first.samples}, or their data differ; divide the same data once"
             )
+        if origin.channels != first.channels:
+            raise CalibrationError(
+                f"{path if first.channels else first_path}: has no extremes of channels and another shard has; "
+                "measure all of them with --channel-extremes, or none"
+            )
         if origin.shard in seen:
             raise CalibrationError(
                 f"{path}: shard {origin.shard}/{origin.of} is in {seen[origin.shard][0]} already; give each shard once"
@@ -79,7 +84,9 @@ def merged_shards(paths: Sequence[Path], graph: str) -> Sketches:
     if any_origin.of == 1:
         total.origin = any_origin
         return total
-    total.origin = Origin(graph, any_origin.data, any_origin.samples, 0, any_origin.samples, 1, 1)
+    total.origin = Origin(
+        graph, any_origin.data, any_origin.samples, 0, any_origin.samples, 1, 1, channels=any_origin.channels
+    )
     return total
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.binning import BINS, add_counts
+from calibration.channel_extremes import ChannelExtremes
 from calibration.errors import CalibrationError
 from calibration.extremes import Image, Peaks
 from calibration.groups import Group, coarser, folded
@@ -46,6 +47,8 @@ class Sketch:
     highest: Peaks = field(default_factory=Peaks)
     lowest: Peaks = field(default_factory=Peaks)
     """Of the values negated."""
+    channels: ChannelExtremes | None = None
+    """Where they were asked for."""
     groups: dict[int, Group] = field(default_factory=dict)
     """By number; how many images each holds, `Sketches.group_size` says."""
 
@@ -135,6 +138,7 @@ class Sketch:
         self.counted += other.counted
         self.zeros += other.zeros
         self.masked += other.masked
+        self.add_channels(other.channels)
         self.highest.merge(other.highest)
         self.lowest.merge(other.lowest)
         if other.exponent is not None:
@@ -145,6 +149,11 @@ class Sketch:
         groups: Mapping[int, Group] = other.groups if as_group is None else {as_group: other.as_group()}
         for number, group in groups.items():
             self._add_group(number >> halvings, group, other.exponent)
+
+    def add_channels(self, other: ChannelExtremes | None) -> None:
+        """Adds the extremes of each channel, where there are such."""
+        if other is not None:
+            self.channels = other if self.channels is None else self.channels.merged(other)
 
     def as_group(self) -> Group:
         """All of it, in the bins of a group."""
@@ -163,6 +172,7 @@ class Sketch:
         self.counts[self._used] = 0
         self.minimum, self.maximum = math.inf, -math.inf
         self.count, self.counted, self.zeros, self.masked = 0, 0, 0, 0
+        self.channels = None
         self.groups.clear()
         self.highest.clear()
         self.lowest.clear()

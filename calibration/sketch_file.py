@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.binning import BINS
+from calibration.channel_extremes import ChannelExtremes
 from calibration.errors import CalibrationError
 from calibration.extremes import Image, Peaks
 from calibration.groups import GROUP_BINS, Group
@@ -47,6 +48,7 @@ def write(sketches: Sketches, path: Path) -> None:
         "counts": np.array([sketch.counts for sketch in tensors], np.int64).reshape(len(names), 2 * BINS - 1),
         **_peak_arrays(tensors, images),
         **_group_arrays(tensors),
+        **_channel_arrays(tensors),
     }
     with path.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
@@ -90,6 +92,27 @@ def _group_arrays(tensors: Sequence[Sketch]) -> dict[str, NDArray[Any]]:
     }
 
 
+def _channel_arrays(tensors: Sequence[Sketch]) -> dict[str, NDArray[Any]]:
+    """Of all tensors in one row, which `channels` says how to divide; none where nobody asked."""
+    found = [sketch.channels for sketch in tensors]
+    held = [each for each in found if each is not None]
+    if not held:
+        return {}
+    return {
+        "channels": np.array([0 if each is None else each.low.size for each in found], np.int64),
+        "channel_low": np.concatenate([each.low for each in held]),
+        "channel_high": np.concatenate([each.high for each in held]),
+    }
+
+
+def _channels(arrays: Mapping[str, NDArray[Any]], row: int) -> ChannelExtremes | None:
+    if "channels" not in arrays or not arrays["channels"][row]:
+        return None
+    start = int(arrays["channels"][:row].sum())
+    part = slice(start, start + int(arrays["channels"][row]))
+    return ChannelExtremes(arrays["channel_low"][part], arrays["channel_high"][part])
+
+
 def read(path: Path) -> Sketches:
     """Raises CalibrationError where the file is something else or damaged."""
     try:
@@ -120,6 +143,7 @@ def _sketch(arrays: Mapping[str, NDArray[Any]], row: int, images: Sequence[Image
         masked=int(arrays["masked"][row]),
         exponent=int(arrays["exponent"][row]) if arrays["has_exponent"][row] else None,
         counts=arrays["counts"][row].astype(np.int64),
+        channels=_channels(arrays, row),
         highest=highest,
         lowest=lowest,
         groups={

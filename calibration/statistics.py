@@ -30,6 +30,8 @@ class Origin:
     of: int
     until_tight: str | None = None
     """The method whose ranges were to be tight, where that decided how many samples were gone through."""
+    channels: bool = False
+    """Whether the extremes of each channel were asked for."""
 
 
 @dataclass

@@ -34,6 +34,8 @@ class Pass:
     """A file that is there while the pass is unfinished; one of the same graph and data is taken up again."""
     until_tight: str | None = None
     """The method whose ranges decide how many of the samples are gone through, `best` for all; None for all samples."""
+    channels: bool = False
+    """Whether the extremes of each channel are wanted."""
 
 
 def measured(
@@ -70,13 +72,12 @@ def measured(
             first=origin.start + before.images,
             samples=0 if wanted.until_tight else origin.samples,
             enough=stops.enough if wanted.until_tight else None,
+            channels=wanted.channels,
         )
     return _complete(sketches, origin)
 
 
-def taken_from(
-    files: Sequence[Path], model: onnx.ModelProto, data: CalibrationData, until_tight: str | None
-) -> Sketches:
+def taken_from(files: Sequence[Path], model: onnx.ModelProto, data: CalibrationData, wanted: Pass) -> Sketches:
     """What `edgestill calibrate` measured, one file a shard, of this model over this data and all that was asked for.
 
     Raises CalibrationError, DataRejected.
@@ -87,10 +88,14 @@ def taken_from(
         raise DataRejected(
             f"{files[0]}: was measured on other data than these {data.samples} images; calibrate them again"
         )
-    if origin.until_tight not in (None, until_tight):
+    if origin.until_tight not in (None, wanted.until_tight):
         raise DataRejected(
             f"{files[0]}: holds the {sketches.images} of {origin.samples} images that ranges of {origin.until_tight} "
             f"needed; calibrate again with the images and the method that are asked for now"
+        )
+    if wanted.channels and not origin.channels:
+        raise DataRejected(
+            f"{files[0]}: has no extremes of channels; calibrate again with them, or do not ask for them"
         )
     return sketches
 
@@ -135,7 +140,15 @@ def _origin(model: onnx.ModelProto, data: CalibrationData, wanted: Pass) -> Orig
     except ValueError as error:
         raise RecipeError(str(error)) from error
     return Origin(
-        graph_digest(model), data.digest(), data.samples, start, stop, shard.number, shard.of, wanted.until_tight
+        graph_digest(model),
+        data.digest(),
+        data.samples,
+        start,
+        stop,
+        shard.number,
+        shard.of,
+        wanted.until_tight,
+        wanted.channels,
     )
 
 

@@ -129,15 +129,20 @@ def quantized(
         model = prepared_graph(graph)
         data = asked_for(data, settings.images, "--images")
         until_tight = settings.method if settings.images == "auto" else None
-        wanted = Pass(settings.threads, partial=partial_sketches, until_tight=until_tight)
+        wanted = Pass(
+            settings.threads, partial=partial_sketches, until_tight=until_tight, channels=settings.channel_extremes
+        )
         if sketches_of_shards:
-            sketches = taken_from(sketches_of_shards, model, data, until_tight)
+            sketches = taken_from(sketches_of_shards, model, data, wanted)
         else:
             sketches = measured(model, data, wanted, progress, cancellation)
         data, origin = first_of(data, sketches.images), sketches.origin
         repairs = Repairs(model, data, settings) if settings.repair else None
         if repairs and "equalize" in settings.repair and (equalized := repairs.equalized(model)) is not None:
-            model, sketches = equalized, collect(equalized, data.batches(), threads=settings.threads)
+            model, sketches = (
+                equalized,
+                collect(equalized, data.batches(), threads=settings.threads, channels=settings.channel_extremes),
+            )
             sketches.origin = origin and replace(origin, graph=graph_digest(model))
         return _quantized(model, sketches, settings, repairs, data)
 

@@ -98,6 +98,8 @@ class QuantizationSettings:
     """What is tried on the graphs, and kept where it brings something."""
     images: Images = "all"
     """How many of the samples the pass goes through."""
+    channel_extremes: bool = False
+    """Whether sketches and ranges.json hold the extremes of each channel, for a second run of each sample."""
 
 
 def checked_repair(repair: Any) -> tuple[Repair, ...]:

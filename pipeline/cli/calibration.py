@@ -27,6 +27,9 @@ Validation_ = Annotated[
 Images_ = Annotated[
     str, typer.Option(metavar="all|auto|N", help="How many of the data; auto: until the method's ranges are tight.")
 ]
+Channels_ = Annotated[
+    bool, typer.Option("--channel-extremes", help="The extremes of each channel too; each sample runs twice.")
+]
 Labels_ = Annotated[
     Path | None,
     typer.Option(help="Their classes as .npy; without it the array 'labels' of the .npz; without it FP32's."),
@@ -50,6 +53,7 @@ def _calibrate(
     ] = None,
     preprocess: Preprocess_ = None,
     images: Images_ = "all",
+    channel_extremes: Channels_ = False,
     method: Annotated[str, typer.Option(help="As of quantize: whose ranges --images auto wants tight.")] = "percentile",
     batch_size: BatchSize_ = 32,
     threads: Threads_ = 1,
@@ -62,13 +66,17 @@ def _calibrate(
     from pipeline.commands.calibrate_recipe import RecipeRequest, calibrate_recipe
 
     if not subject.endswith(".onnx"):
-        refuse_options(context, ("data", "preprocess", "images", "method", "batch_size", "threads"), "a recipe")
+        refuse_options(
+            context, ("data", "preprocess", "images", "method", "batch_size", "threads", "channel_extremes"), "a recipe"
+        )
         of_recipe = RecipeRequest(subject, shard, out, workspace)
         finished(lambda cancellation: calibrate_recipe(of_recipe, progress_of(quiet), cancellation), as_json)
     refuse_options(context, ("workspace",), "an ONNX file")
     if data is None:
         raise typer.BadParameter("an ONNX file needs --data; a recipe brings its own, and ends in .toml or is built in")
-    request = CalibrateRequest(Path(subject), data, shard, out, preprocess, batch_size, threads, images, method)
+    request = CalibrateRequest(
+        Path(subject), data, shard, out, preprocess, batch_size, threads, images, method, channel_extremes
+    )
     finished(lambda cancellation: calibrate(request, progress_of(quiet), cancellation), as_json)
 
 
@@ -95,6 +103,7 @@ def _quantize(
     ] = "percentile",
     preprocess: Preprocess_ = None,
     images: Images_ = "all",
+    channel_extremes: Channels_ = False,
     out: Folder_ = None,
     batch_size: BatchSize_ = 32,
     threads: Threads_ = 1,
@@ -169,6 +178,7 @@ def _quantize(
             validation=validation,
             labels=labels,
             images=images,
+            channel_extremes=channel_extremes,
         )
         return quantize(request, progress_of(quiet), cancellation)
 

@@ -36,6 +36,7 @@ class CalibrateRequest:
     """How many of the data: all, auto or a number."""
     method: str = DEFAULT_METHOD
     """Whose ranges are to be tight, where that decides."""
+    channel_extremes: bool = False
 
 
 def calibrate(request: CalibrateRequest, progress: Progress, cancellation: Cancellation) -> Outcome:
@@ -50,7 +51,8 @@ def calibrate(request: CalibrateRequest, progress: Progress, cancellation: Cance
     data, _ = calibration_data(request.model, request.data, request.preprocess, request.batch_size)
     data = asked_for(data, images, "--images")
     file = request.out or request.model.with_name(sketches_name(request.model.stem, shard))
-    wanted = Pass(request.threads, shard, until_tight=method if images == "auto" else None)
+    until_tight = method if images == "auto" else None
+    wanted = Pass(request.threads, shard, until_tight=until_tight, channels=request.channel_extremes)
     return sketched(request.model, data, wanted, file, progress, cancellation)
 
 

@@ -48,7 +48,8 @@ def calibrate_recipe(request: RecipeRequest, progress: Progress, cancellation: C
     workspace = workspace_of(recipe, request.workspace)
     made = _made(recipe, workspace, progress, cancellation)
     data = stage.data(open_dataset(made[Splits], _context(recipe, workspace, progress, cancellation)))
-    wanted = Pass(recipe.threads, shard, until_tight=stage.method if stage.images == "auto" else None)
+    until_tight = stage.method if stage.images == "auto" else None
+    wanted = Pass(recipe.threads, shard, until_tight=until_tight, channels=stage.channel_extremes)
     file = request.out or Path(sketches_name(recipe.name, shard))
     return sketched(made[Graph].model, data, wanted, file, progress, cancellation)
 

@@ -69,6 +69,7 @@ class QuantizeRequest:
     labels: Path | None = None
     images: str = "all"
     """How many of the data: all, auto or a number."""
+    channel_extremes: bool = False
 
     @property
     def folder(self) -> Path:
@@ -85,6 +86,7 @@ class QuantizeRequest:
             checked_weights(self.weights),
             checked_repair(self.repair),
             images_from_text(self.images),
+            self.channel_extremes,
         )
 
 

@@ -52,7 +52,7 @@ class Calibrate(Stage):
     """`[calibrate]`."""
 
     name: ClassVar[str] = "calibrate"
-    version: ClassVar[int] = 10
+    version: ClassVar[int] = 11
     needs: ClassVar[tuple[type[Artifact], ...]] = (Splits, Graph)
     makes: ClassVar[type[Artifact]] = Graphs
     tools: ClassVar[tuple[str, ...]] = ("onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
@@ -63,6 +63,8 @@ class Calibrate(Stage):
     """How many of the calibration split, from its start; `auto`: until the ranges are tight."""
     sketches: Annotated[tuple[str, ...], AfterValidator(checked_distinct)] = ()
     """Files of `edgestill calibrate RECIPE`, one a shard, relative to the recipe; without any the stage measures."""
+    channel_extremes: bool = False
+    """Whether sketches.npz and ranges.json hold the extremes of each channel, for a second run of each image."""
     batch_size: PositiveInt = 32
     families: Annotated[
         tuple[str, ...], Field(min_length=1), AfterValidator(checked_families), AfterValidator(checked_distinct)
@@ -119,6 +121,7 @@ class Calibrate(Stage):
             self.weights,
             self.repair,
             "auto" if self.images == "auto" else "all",
+            self.channel_extremes,
         )
         result = quantized(
             inputs[Graph].model,
