@@ -5,6 +5,10 @@ Tibshirani, "An Introduction to the Bootstrap", 1993, 13.3 (percentile intervals
 image hang together, images do not. Of `RESAMPLES` = 19 ranges the least and the largest enclose a further one with
 probability (19 - 1) / (19 + 1) = 90 %. A group knows its values in few bins; within such a bin its share of the values
 stands for its share of each of the sketch's bins. No resample reaches beyond what was seen.
+
+An interval tells how samples of the same size scatter, not how a range moves as images are added: extremes grow, and
+with them what entropy and MSE choose. Of 64 synthetic images that differ by 30 % in contrast (60 draws) the range of
+1,500 lay within it in 85 % (percentile 99), 82 % (99.9) and 53 % (MSE, whose ranges grow) of the draws.
 """
 
 from __future__ import annotations
