@@ -15,6 +15,7 @@ BINS = 4096
 
 _CHUNK = 1 << 15  # values binned at a time: the scratch arrays stay in the L2 cache
 _ALTERNATING = np.tile(np.array([0, BINS], np.int16), _CHUNK // 2)
+_COMPARED_FROM = 1 << 12  # one call for few values; for many, two that use the vector unit
 _ALTERNATES_FROM = 1 << 13  # fewer values than this are counted sooner than twice the bins are added up
 
 
@@ -25,23 +26,28 @@ def add_counts(counts: NDArray[np.int64], summary: Summary, bins_per_unit: float
     it is below BINS.
     """
     first, last = int(summary.low * bins_per_unit), int(summary.high * bins_per_unit)
-    span = counts[BINS - 1 + first : BINS + last]
     factor, flat, zeros = np.float32(bins_per_unit), summary.counted, 0
     for start in range(0, flat.size, _CHUNK):
-        chunk = flat[start : start + _CHUNK]
+        chunk = flat if flat.size <= _CHUNK else flat[start : start + _CHUNK]
         numbers = (chunk * factor).astype(np.int16)
         if first <= 0 <= last:
-            zeros += int(np.count_nonzero(chunk == 0))
-        found = _counts_from_zero(numbers)[: span.size] if first == 0 else np.bincount(numbers - np.int16(first))
+            zeros += _zeros(chunk)
+        found = _counts_from_zero(numbers)[: last + 1] if first == 0 else np.bincount(numbers - np.int16(first))
         if summary.stride > 1:
             found *= summary.stride
-        span[: found.size] += found
+        counts[BINS - 1 + first : BINS - 1 + first + found.size] += found
     zeros *= summary.stride
     if beyond := summary.stride * flat.size - summary.size:  # values that the last one would stand for and are not
         counts[BINS - 1 + int(flat[-1] * factor)] -= beyond
         zeros -= beyond if flat[-1] == 0 else 0
     counts[BINS - 1] -= zeros
     return zeros
+
+
+def _zeros(values: NDArray[np.float32]) -> int:
+    if values.size < _COMPARED_FROM:
+        return values.size - int(np.count_nonzero(values))
+    return int(np.count_nonzero(values == 0))
 
 
 def _counts_from_zero(numbers: NDArray[np.int16]) -> NDArray[np.int64]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 COUNTED_WHOLE = 1 << 13
 """A tensor of no more values in a run is counted whole; of a larger one, at least about as many are counted."""
-MOST_STRIDE = 8
+MOST_STRIDE = 16
 """Before it is made coprime, which adds one to three. With it ranges move less than from some images to others."""
 
 
