@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import final
 
 from onnx import NodeProto
@@ -18,19 +19,68 @@ from calibration.min_cut import Labelling
 from calibration.sites import PASS_THROUGH_OPERATORS
 
 _WORTH_IT = 0.9
+_SHORT_NS = 100_000.0
+"""Below it, what onnxruntime does around its operators decides, which the costs do not know well."""
 _JOINING = ("Add", "Concat")
 
 
-def faster_in_float(graph: Graph, family: str, candidates: Collection[str]) -> set[str]:
-    """Of the products that could be in 8 bits, by name, those that cost less in float.
+@dataclass(frozen=True)
+class CpuSpeed:
+    """Which products are left in float since 8 bits would be slower, and what that is estimated to bring.
 
-    None where that would not win a tenth against 8 bits wherever they can be: weights in 8 bits take a quarter of the
-    room, and the costs are not known better.
+    Times are of one sample, on one thread: of the products that could be in 8 bits, what joins their results, and the
+    passes between float and 8 bits.
+    """
+
+    products: int
+    """That could be in 8 bits."""
+    in_float: tuple[str, ...]
+    """Of them, by name, in the order of the graph."""
+    float_us: float
+    """With all of them in float."""
+    eight_bit_us: float
+    """With all of them in 8 bits."""
+    placed_us: float
+    """As they are placed."""
+
+    @property
+    def nothing_pays(self) -> bool:
+        """Whether no product at all is in 8 bits, though some could be."""
+        return bool(self.in_float) and len(self.in_float) == self.products
+
+    def in_words(self) -> str:
+        """What a person must know of it."""
+        times = f"{self.placed_us:,.0f} us against {self.float_us:,.0f} in FP32"
+        if self.nothing_pays:
+            slower = self.eight_bit_us / self.float_us
+            whole = f"all {self.products} products in INT8 would take {slower:.2f} times as long as in FP32"
+            return f"INT8 pays nowhere on this CPU: {whole}"
+        if self.placed_us > self.float_us:
+            return f"INT8 may be slower than FP32: its products are estimated at {times}; measure both"
+        left = f"{len(self.in_float)} of {self.products} products stay in float, where INT8 would be slower; "
+        share = f"{self.placed_us / self.float_us:.2f} of their time in FP32"
+        return f"{left if self.in_float else ''}the products are estimated at {share}"
+
+
+def cpu_speed(graph: Graph, family: str, candidates: Collection[str], may_leave_all: bool = True) -> CpuSpeed:
+    """Of the products that could be in 8 bits, by name, those that cost less in float stay there.
+
+    None where that would not win a tenth against 8 bits wherever they can be, and those are faster than float: weights
+    in 8 bits take a quarter of the room, and the costs are not known better. All of them where no 8 bits pay, unless
+    the graph is so short that the costs say little, or a caller wants some in 8 bits whatever it costs.
     """
     free, forced = _Costs(graph, family, candidates), _Costs(graph, family, candidates, forced=True)
-    found = free.faster_in_float()
+    found, in_float_ns = free.faster_in_float(), free.cost_in_float()
     forced.faster_in_float()
-    return found if free.cost <= _WORTH_IT * forced.cost else set()
+    short = in_float_ns < _SHORT_NS
+    if found == set(candidates):
+        left = found if may_leave_all and not short else set()
+    else:
+        slower = forced.cost > in_float_ns and not short
+        left = found if slower or free.cost <= _WORTH_IT * forced.cost else set()
+    names = tuple(node.name for node in graph.nodes if node.name in left)
+    placed_ns = in_float_ns if left == set(candidates) else free.cost if left else forced.cost
+    return CpuSpeed(len(candidates), names, in_float_ns / 1e3, forced.cost / 1e3, placed_ns / 1e3)
 
 
 @final
@@ -46,13 +96,20 @@ class _Costs:
         self._variables = {
             node.name: self._variable(node) for node in graph.nodes if self._has_choice(node, candidates)
         }
-        self._products = {name: node for name, node in self._variables.items() if name in candidates}
+        self._products = {node.name: node for node in graph.nodes if node.name in candidates}
 
     def faster_in_float(self) -> set[str]:
         for tensor in (*self._graph.inputs, *(name for node in self._graph.nodes for name in node.output if name)):
             self._add_crossings(tensor)
         in_8_bits = self._labelling.cheapest()
-        return {name for name, variable in self._products.items() if variable not in in_8_bits}
+        return {name for name in self._products if self._variables[name] not in in_8_bits}
+
+    def cost_in_float(self) -> float:
+        """Nanoseconds of all that has a choice, were none of it in 8 bits."""
+        costs = self._costs
+        products = sum(product_costs(self._graph, node, costs)[0] for node in self._products.values())
+        joins = (node for node in self._graph.nodes if node.op_type in _JOINING)
+        return products + sum(elements(self._graph, node.output[0]) for node in joins) * costs.float_add
 
     @property
     def cost(self) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 
 from onnx import ModelProto
 
+from calibration.cpu_speed import CpuSpeed
 from calibration.errors import CalibrationError
 from calibration.families import FAMILY
 from calibration.graph import Graph, subgraphs
@@ -29,6 +30,13 @@ class Placement:
     decisions: tuple[Decision, ...]
     activations: tuple[Activation, ...]
     weights: tuple[Weight, ...]
+    speed: CpuSpeed | None = None
+    """Of families that run on a CPU: what decided between 8 bits and float."""
+
+    @property
+    def is_float(self) -> bool:
+        """Whether all stays in float, since nothing else would be faster."""
+        return self.speed is not None and self.speed.nothing_pays
 
     @property
     def tensors(self) -> frozenset[str]:
@@ -63,8 +71,9 @@ def place(model: ModelProto, family: str, spared: Mapping[str, str] = MappingPro
         raise CalibrationError(f"node {min(unknown)!r} is to stay in float, but the graph has no node of this name")
     sites = Sites({name: (False, SPARED.says(why=reason)) for name, reason in spared.items()})
     _leave_what_is_not_understood(graph, sites)
+    speed = None
     if FAMILY[family].rules == "cpu":
-        place_cpu(graph, sites, FAMILY[family])
+        speed = place_cpu(graph, sites, FAMILY[family], may_leave_all=not spared)
     elif FAMILY[family].rules == "dla":
         place_dla(graph, sites)
     else:
@@ -74,6 +83,7 @@ def place(model: ModelProto, family: str, spared: Mapping[str, str] = MappingPro
         decisions=_decisions(graph, sites.verdicts),
         activations=tuple(sites.activations[name] for name in _in_graph_order(graph, sites)),
         weights=tuple(sites.weights),
+        speed=speed,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnx import NodeProto
 
-from calibration.cpu_speed import faster_in_float
+from calibration.cpu_speed import CpuSpeed, cpu_speed
 from calibration.families import Family
 from calibration.graph import Edge, Graph
 from calibration.prepare import COMPUTE_OPERATORS
@@ -33,9 +33,12 @@ _JOINING_OPERATORS = ("Add", "Concat")
 """onnxruntime has QLinearAdd and QLinearConcat: INT8 in, INT8 out, each input with its own scale."""
 
 
-def place_cpu(graph: Graph, sites: Sites, family: Family) -> None:
-    """Convolutions from 8 bits to 8 bits, products from 8 bits to float, and what joins 8 bits with 8 bits."""
-    _leave_what_is_faster_in_float(graph, sites, family)
+def place_cpu(graph: Graph, sites: Sites, family: Family, may_leave_all: bool) -> CpuSpeed:
+    """Convolutions from 8 bits to 8 bits, products from 8 bits to float, and what joins 8 bits with 8 bits.
+
+    All products stay in float where 8 bits pay nowhere, if they may.
+    """
+    speed = _leave_what_is_faster_in_float(graph, sites, family, may_leave_all)
     undecided = [node for node in graph.nodes if not sites.is_decided(node)]
     for node in undecided:
         if node.op_type in COMPUTE_OPERATORS:
@@ -44,18 +47,17 @@ def place_cpu(graph: Graph, sites: Sites, family: Family) -> None:
         if node.op_type not in COMPUTE_OPERATORS:
             _place_between(graph, sites, node)
     _read_dequantized_everywhere(graph, sites)
+    return speed
 
 
-def _leave_what_is_faster_in_float(graph: Graph, sites: Sites, family: Family) -> None:
-    """Nothing, where 8 bits would win nowhere: the caller asked for them."""
+def _leave_what_is_faster_in_float(graph: Graph, sites: Sites, family: Family, may_leave_all: bool) -> CpuSpeed:
     products = [node for node in graph.nodes if node.op_type in COMPUTE_OPERATORS and not sites.is_decided(node)]
     candidates = {node.name for node in products if isinstance(operands_of(graph, node), Operands)}
-    slower = faster_in_float(graph, family.name, candidates)
-    if slower == candidates:
-        return
+    speed = cpu_speed(graph, family.name, candidates, may_leave_all)
     for node in products:
-        if node.name in slower:
+        if node.name in speed.in_float:
             sites.refuse(node, FASTER_IN_FLOAT.says(family=family.name))
+    return speed
 
 
 def _place_compute(graph: Graph, sites: Sites, node: NodeProto) -> None:

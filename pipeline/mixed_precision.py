@@ -74,7 +74,7 @@ def judged(
     remembered = Remembered(judging.remembered)
     with quantization_errors_explained(judging.data.called):
         layers = _layers(result, judging)
-        for family in result.placements:
+        for family in result.int8:
             subject = _subject(result, family, layers)
             found[family] = _of_family(subject, judging, remembered, progress, cancellation)
             if (choice := found[family].choice) is not None and choice.reasons:

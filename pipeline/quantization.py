@@ -86,7 +86,13 @@ class Quantized:
     def missing_graphs(self) -> dict[str, str]:
         """Why a graph has no such form, by file name."""
         named = {FLOAT16: self.float16, **self.beside_float16}
-        return {name: graph.why_none for name, graph in named.items() if graph.why_none is not None}
+        found = {name: graph.why_none for name, graph in named.items() if graph.why_none is not None}
+        floats = {name: each.speed for name, each in self.placements.items() if each.is_float and each.speed}
+        left = {
+            f"{family}.int8.onnx": f"no {family} INT8 graph, because FP32 is faster: {speed.in_words()}"
+            for family, speed in floats.items()
+        }
+        return {**left, **found}
 
     def findings(self, modules: Mapping[str, str] | None = None) -> Iterator[Finding]:
         """What the images say of the ranges; `modules` are the source modules of nodes, where they are known."""
@@ -102,6 +108,9 @@ class Quantized:
         """What a person must know of it."""
         yield from (finding.message for finding in self.findings(modules))
         yield from (trial.in_words() for trial in self.repairs)
+        for family, placement in self.placements.items():
+            if placement.speed is not None and not placement.is_float and placement.speed.products:
+                yield f"{family}: {placement.speed.in_words()}"
         yield from self.missing_graphs().values()
         if kept := len(self.float16.kept_in_float32):
             yield f"fp16: {kept} nodes stay FP32; {PLACEMENT} says why"
@@ -170,7 +179,8 @@ def _quantized(
     from calibration.qdq import quantize
     from calibration.ranges import ranges_from_sketches
 
-    placements = {family: place(model, resolved_family(family)) for family in settings.families}
+    every = {family: place(model, resolved_family(family)) for family in settings.families}
+    placements = {family: each for family, each in every.items() if not each.is_float}
     ranges = _ranges(model, sketches, list(placements.values()), data, settings)
     models = dict.fromkeys(placements, model)
     roundings: dict[str, Roundings] = {}
@@ -188,7 +198,7 @@ def _quantized(
     float16 = _float16(model, extremes)
     beside = _beside_float16(model, models, ranges, extremes, placements, int8)
     trials = tuple(repairs.trials) if repairs else ()
-    return Quantized(sketches, ranges, int8, float16, placements, model, beside, trials, settings.weights, roundings)
+    return Quantized(sketches, ranges, int8, float16, every, model, beside, trials, settings.weights, roundings)
 
 
 def _ranges(

@@ -85,6 +85,8 @@ class Repairs:
                 f"equalization changes what the float graph answers (SQNR {same:.1f} dB beside it); leave it out"
             )
         before, after = self._by_family(model), self._by_family(found)
+        if not before:  # all families stay in float
+            return None
         gains = [after[family].sqnr_db - before[family].sqnr_db for family in before]
         kept = sum(gains) / len(gains) >= LEAST_GAIN_DB and min(gains) > -LEAST_GAIN_DB
         self.trials += [Trial("equalize", family, before[family], after[family], kept) for family in before]
@@ -140,6 +142,7 @@ class Repairs:
     def _by_family(self, model: ModelProto) -> Mapping[str, Quality]:
         """With ranges from the held samples: a whole pass is for the graph that is kept."""
         from calibration.collect import collect
+        from calibration.placement import place
         from calibration.ranges import ranges_from_sketches
 
         sketches = collect(model, self._made_from, threads=self._settings.threads)
@@ -148,6 +151,7 @@ class Repairs:
         return {
             family: self._reference.quality_of(self._quantized(model, ranges, family, {}))
             for family in self._settings.families
+            if not place(model, resolved_family(family)).is_float
         }
 
     def _quantized(self, model: ModelProto, ranges: Ranges, family: str, roundings: Roundings) -> ModelProto:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 from itertools import product
+from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto
 from onnx_networks import NetworkBuilder, attention, residual
+from own_graph import quantized, saved
 
 from calibration.graph import Graph, attribute
 from calibration.min_cut import Labelling
@@ -81,7 +85,7 @@ def test_depthwise_convolutions_between_hard_swishes_stay_float_and_wide_ones_do
 
 
 @pytest.mark.parametrize("family", ["cpu-avx2", "cpu-vnni", "cpu-arm64"])
-@pytest.mark.parametrize("network", [residual(), attention(tokens=64, width=64)], ids=["residual", "attention"])
+@pytest.mark.parametrize("network", [residual(), attention(tokens=256, width=192)], ids=["residual", "attention"])
 def test_where_float_would_win_less_than_a_tenth_nothing_is_left(network: ModelProto, family: str) -> None:
     assert in_float(network, family) == set()
 
@@ -94,13 +98,70 @@ def test_what_stays_float_says_for_which_family_and_on_what_evidence() -> None:
     assert "measured with onnxruntime" in rule.source
 
 
-def test_a_graph_that_8_bits_would_only_slow_down_is_quantized_as_asked() -> None:
+def depthwise(size: int) -> ModelProto:
     net = NetworkBuilder()
     x = net.node("HardSwish", net.conv("image", 8, 8, group=8))
     x = net.node("HardSwish", net.conv(x, 8, 8, group=8))
     net.node("Exp", net.node("HardSwish", net.conv(x, 8, 8, group=8)), output="y")
     net.node("Mul", "y", x, output="z")
-    shape: list[int | str] = ["batch", 8, 32, 32]
-    placement = place(prepared(net.model({"image": shape}, {"y": shape, "z": shape})), "cpu-avx2")
+    shape: list[int | str] = ["batch", 8, size, size]
+    return net.model({"image": shape}, {"y": shape, "z": shape})
+
+
+@pytest.mark.parametrize("family", ["cpu-avx2", "cpu-vnni", "cpu-arm64"])
+def test_a_graph_that_8_bits_would_only_slow_down_stays_in_float_and_says_so(family: str) -> None:
+    placement = place(prepared(depthwise(224)), family)
+    assert placement.is_float
+    assert not placement.quantized_nodes
+    assert placement.speed is not None
+    assert placement.speed.placed_us == placement.speed.float_us < placement.speed.eight_bit_us
+    said = r"INT8 pays nowhere on this CPU: all 3 products in INT8 would take [1-9]\.\d\d times as long as in FP32"
+    assert re.fullmatch(said, placement.speed.in_words())
+
+
+def test_a_graph_too_short_to_tell_is_quantized_as_asked_and_says_that_it_may_be_slower() -> None:
+    placement = place(prepared(depthwise(32)), "cpu-avx2")
     assert "faster-in-float" not in {decision.rule for decision in placement.decisions}
     assert placement.quantized_nodes
+    assert placement.speed is not None
+    assert placement.speed.in_words().startswith("INT8 may be slower than FP32: its products are estimated at ")
+
+
+def test_layers_that_are_spared_leave_the_others_in_8_bits_whatever_they_cost() -> None:
+    model = prepared(depthwise(224))
+    first = next(node.name for node in model.graph.node if node.op_type == "Conv")
+    placement = place(model, "cpu-avx2", {first: "judged alone"})
+    assert not placement.is_float
+    assert placement.quantized_nodes
+
+
+def test_how_many_products_stay_in_float_and_what_that_brings_is_counted() -> None:
+    placement = place(prepared(inverted("HardSwish", 56)), "cpu-avx2")
+    speed = placement.speed
+    assert speed is not None
+    assert set(speed.in_float) == in_float(inverted("HardSwish", 56), "cpu-avx2")
+    assert speed.placed_us < speed.eight_bit_us
+    assert speed.placed_us < speed.float_us
+    said = f"{len(speed.in_float)} of {speed.products} products stay in float, where INT8 would be slower; "
+    assert speed.in_words().startswith(said)
+    assert placement.to_json()["speed"]["in_float"] == speed.in_float
+
+
+def test_where_nothing_pays_no_int8_graph_is_written_and_an_earlier_one_goes(tmp_path: Path) -> None:
+    onnx.save(inverted("HardSwish", 56), tmp_path / "own.onnx")
+    images = np.random.default_rng(0).normal(size=(4, 3, 56, 56)).astype(np.float32)
+    quantized(tmp_path / "own.onnx", saved(tmp_path / "x.npz", image=images), "cpu-avx2", "tensorrt-rtx")
+    graph = tmp_path / "out" / "own.cpu-avx2.int8.onnx"
+    assert graph.is_file()
+    onnx.save(depthwise(224), tmp_path / "own.onnx")
+    images = np.random.default_rng(0).normal(size=(2, 8, 224, 224), scale=0.01).astype(np.float32)
+    data = saved(tmp_path / "x.npz", image=images)
+    outcome = quantized(tmp_path / "own.onnx", data, "cpu-avx2", "tensorrt-rtx")
+    why = outcome.document["placement"]["missing_graphs"][graph.name.removeprefix("own.")]
+    assert why.startswith(
+        "no cpu-avx2 INT8 graph, because FP32 is faster: INT8 pays nowhere on this CPU: all 3 products"
+    )
+    assert why in outcome.document["notes"]
+    assert outcome.document["placement"]["families"]["cpu-avx2"]["speed"]["products"] == 3
+    assert not graph.exists()
+    assert graph.with_name("own.tensorrt-rtx.int8.onnx").is_file()
