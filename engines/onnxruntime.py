@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 # times, so without it INT8 would be compared with a handicapped opponent.
 FILE_OPTIMIZATION = "extended"
 SESSION_OPTIMIZATION = "all"
+LARGEST_GRAPH_BYTES = (1 << 31) - (64 << 20)
+"""Of weights in one file."""
 _DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
 
 
@@ -125,9 +127,15 @@ def _loaded(graph: Path) -> ModelProto:
     import onnx
 
     try:
-        return onnx.load(graph)
+        model = onnx.load(graph)
     except Exception as error:  # what a damaged protobuf raises is not part of onnx's interface
         raise BuildFailed(f"{graph}: is no readable ONNX file ({reason(error)}); export it again") from error
+    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) > LARGEST_GRAPH_BYTES:
+        raise BuildFailed(
+            f"{graph}: its weights take 2 GB or more, and an engine of onnxruntime is one file, which has no room for "
+            "them; onnxruntime runs the graph as it is, and its INT8 graph may fit"
+        )
+    return model
 
 
 def _optimize(graph: Path, source: ModelProto, to: Path) -> None:

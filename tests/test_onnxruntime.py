@@ -159,6 +159,19 @@ def test_weights_in_another_file_become_part_of_the_engine(write: Callable[..., 
         assert session.run(images(1))["logits"].shape == (1, 2)
 
 
+def test_weights_that_no_one_file_holds_are_refused(
+    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = write(FLOAT)
+    model = onnx.load(graph)
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))  # as raw bytes
+    onnx.save(model, graph)
+    monkeypatch.setattr("engines.onnxruntime.LARGEST_GRAPH_BYTES", 8)
+    with pytest.raises(BuildFailed, match=r"its weights take 2 GB or more, and an engine of onnxruntime is one file"):
+        built(graph)
+
+
 def test_progress_is_told_and_a_cancelled_build_leaves_nothing(write: Callable[..., Path], tmp_path: Path) -> None:
     graph, to, told = write(FLOAT), tmp_path / "engine.onnx", list[tuple[str, int, int]]()
 
