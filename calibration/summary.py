@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 COUNTED_WHOLE = 1 << 13
 """A tensor of no more values in a run is counted whole; of a larger one, at least about as many are counted."""
 MOST_STRIDE = 16
-"""Before it is made coprime, which adds one to three. With it ranges move less than from some images to others."""
+"""Before it is made coprime. Ranges by percentile and MSE then move about as far as with half of the images (2 % in the
+median of a ResNet-18 and a MobileNet), ranges by entropy, which follow the emptiest bins, farther: 5 to 9 % down."""
 
 
 @final
