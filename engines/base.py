@@ -138,6 +138,8 @@ class BuiltEngine:
     """Flags and options as read back from the builder."""
     log: tuple[str, ...] = ()
     """The builder's warnings, without known noise."""
+    peak_memory_bytes: int | None = None
+    """Of the process that built it, where it had one of its own; what it built before is in it."""
 
 
 class Session(ABC):

@@ -216,6 +216,7 @@ def _import_path() -> str:
 def main() -> int:
     """The child: a descriptor to report to, and the request."""
     from engines import ENGINES
+    from engines.peak_memory import high_water_mark_bytes
 
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     request = json.loads(sys.argv[2])
@@ -227,7 +228,8 @@ def main() -> int:
                 built = ENGINES[target.runtime].build(
                     Path(build["graph"]), build["precision"], target, to, _reporting(pipe, parent)
                 )
-                outcome: dict[str, Any] = {**asdict(replace(built, layers=())), "file": str(to)}
+                peak = high_water_mark_bytes()
+                outcome: dict[str, Any] = {**asdict(replace(built, layers=(), peak_memory_bytes=peak)), "file": str(to)}
                 outcome["layers"] = [asdict(layer) for layer in built.layers]
             except EngineError as error:
                 outcome = {"error": _known(error), "message": str(error)}

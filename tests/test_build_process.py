@@ -61,6 +61,8 @@ def test_engines_come_back_whole_from_their_process(graph: Path, tmp_path: Path)
     assert first.file.stat().st_size == first.bytes
     assert [layer.products for layer in first.layers if layer.kind == "convolution"] == [("conv1",), ("conv2",)]
     assert first.settings["tf32"] is False
+    assert first.peak_memory_bytes is not None
+    assert first.peak_memory_bytes > first.bytes
     assert told == {0, 1}
     assert children() == []
 
