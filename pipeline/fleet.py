@@ -35,6 +35,8 @@ class TargetBuilt:
     """By precision: the engine, or why there is none."""
     opponent: Opponent | None
     """The FP16 engine beside its quantized ones; None where there are none, or no FP16 on its runtime."""
+    slower: frozenset[str] = frozenset()
+    """Precisions of a CPU that would be slower than FP32, so that calibration wrote no graph: nothing has failed."""
 
 
 def graph_of(inputs: Artifacts, target: Target, precision: str) -> Path:
@@ -87,16 +89,24 @@ class _Plan:
     """Why there can be none; empty where there is one, or none is needed."""
     modules: Mapping[str, str]
     """Source module by ONNX node."""
+    slower: Mapping[str, NotAcceptable] = field(default_factory=dict)
+    """What a CPU would run slower than FP32, and the reason that calibration gave."""
 
     @classmethod
     def of(cls, inputs: Artifacts, target: Target, folder: Path, aside: Path, context: Context) -> _Plan:
         engine = ENGINES[target.runtime]
         to = folder / target.name
         to.mkdir(exist_ok=True)
-        wanted = [
-            Wanted(precision, graph_of(inputs, target, precision), to / f"{precision}{engine.suffix}")
-            for precision in target.precisions
-        ]
+        wanted, slower = [], {}
+        for precision in target.precisions:
+            try:
+                graph = graph_of(inputs, target, precision)
+            except NotAcceptable as error:
+                if engine.for_gpu:
+                    raise
+                slower[precision] = error
+                continue
+            wanted.append(Wanted(precision, graph, to / f"{precision}{engine.suffix}"))
         no_opponent, modules = "", inputs[Graph].json("modules.json")
         if _needs_opponent(target):
             try:
@@ -104,7 +114,7 @@ class _Plan:
                 wanted.append(Wanted("fp16", graph_of(inputs, target, "fp16"), beside))
             except NotAcceptable as error:
                 no_opponent = str(error)
-        return cls(with_timing_cache_in(target, context.recipe_folder), tuple(wanted), no_opponent, modules)
+        return cls(with_timing_cache_in(target, context.recipe_folder), tuple(wanted), no_opponent, modules, slower)
 
     def built(self, reach: Callable[[int, str], None], context: Context, memory_limit_bytes: int | None) -> TargetBuilt:
         engine = ENGINES[self.target.runtime]
@@ -112,8 +122,8 @@ class _Plan:
         reach(100 * len(self.wanted), "")
         outcomes = [self._with_modules(each) for each in outcomes]
         found = dict(zip((each.precision for each in self.wanted), outcomes, strict=True))
-        shipped = {precision: found[precision] for precision in self.target.precisions}
-        return TargetBuilt(self.target, shipped, self._opponent(found.get("fp16")))
+        shipped = {each: self.slower[each] if each in self.slower else found[each] for each in self.target.precisions}
+        return TargetBuilt(self.target, shipped, self._opponent(found.get("fp16")), frozenset(self.slower))
 
     def _with_modules(self, outcome: BuiltEngine | EdgestillError) -> BuiltEngine | EdgestillError:
         if isinstance(outcome, BuiltEngine):

@@ -13,7 +13,7 @@ import pytest
 from small_training import context_in
 from tensorrt_graphs import PLAIN, TARGET, needs_tensorrt_rtx, weights, written
 
-from engines import build_process
+from engines import ENGINES, build_process
 from engines.base import BuildCancelled, BuildFailed, BuiltEngine, Target
 from engines.build_process import Build, OutOfMemory, built_apart
 from pipeline.artifact import Artifacts, Graph, Graphs
@@ -145,6 +145,18 @@ def test_a_target_that_fails_is_told_and_the_others_are_built(graph: Path, tmp_p
     assert isinstance(fleet[0].engines["fp32"], BuiltEngine)
     assert isinstance(fleet[1].engines["fp32"], BuiltEngine)
     assert sorted(path.relative_to(to).as_posix() for path in to.rglob("*.*")) == ["cpu/fp32.onnx", "half/fp32.plan"]
+
+
+def test_int8_that_would_be_slower_on_a_cpu_is_not_built_and_has_not_failed(graph: Path, tmp_path: Path) -> None:
+    inputs, to = inputs_in(tmp_path, graph), tmp_path / "engines"
+    to.mkdir()
+    family = ENGINES["onnxruntime"].family
+    why = f"no {family} INT8 graph, because FP32 is faster"
+    (tmp_path / "placement.json").write_text(json.dumps({"missing_graphs": {f"{family}.int8.onnx": why}}))
+    [found] = built_fleet(inputs, [Target("cpu", "onnxruntime", ("fp32", "int8"))], to, context_in(tmp_path), None)
+    assert isinstance(found.engines["fp32"], BuiltEngine)
+    assert why in str(found.engines["int8"])
+    assert found.slower == {"int8"}
 
 
 def test_a_node_that_is_refused_is_told_with_the_module_that_it_came_from(graph: Path, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ class Build(Stage):
     """`[build]`."""
 
     name: ClassVar[str] = "build"
-    version: ClassVar[int] = 7
+    version: ClassVar[int] = 8
     needs: ClassVar[tuple[type[Artifact], ...]] = (Splits, Teacher, Student, Graph, Graphs)
     makes: ClassVar[type[Artifact]] = Engines
     tools: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "tensorrt", "tensorrt_rtx")
@@ -126,7 +126,8 @@ class Build(Stage):
             found = built[each.name]
             for precision, engine in found.engines.items():
                 if isinstance(engine, EdgestillError):
-                    records.append(_record(each, precision, "not_built", str(engine), failed=not each.optional))
+                    failed = not each.optional and precision not in found.slower
+                    records.append(_record(each, precision, "not_built", str(engine), failed=failed))
                     continue
                 records.append({**_record(each, precision, "built"), **engine_record(engine, target)})
                 audits[f"{each.name}/{precision}"] = audit = audit_record(engine, precision, each, found.opponent)
