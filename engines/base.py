@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from engines.builder_options import BuilderOptions
+from engines.run_options import Phases, RunConditions, RunOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,6 +92,7 @@ class Target:
     threads: int = 1
     """Of a CPU session."""
     optional: bool = False
+    running: RunOptions = field(default_factory=RunOptions)
 
     @property
     def profiles(self) -> tuple[dict[str, AxisProfile], ...]:
@@ -107,7 +109,11 @@ class Target:
             "axes": _axis_profiles(document["axes"]),
             "more_profiles": tuple(_axis_profiles(each) for each in document["more_profiles"]),
         }
-        return cls(**{**document, **tuples, **shapes, "builder": BuilderOptions(**document["builder"])})
+        options = {
+            "builder": BuilderOptions(**document["builder"]),
+            "running": RunOptions(**document.get("running", {})),
+        }
+        return cls(**{**document, **tuples, **shapes, **options})
 
 
 def _axis_profiles(document: Mapping[str, Any]) -> dict[str, AxisProfile]:
@@ -156,6 +162,15 @@ class Session(ABC):
     @abstractmethod
     def run(self, feeds: Arrays) -> dict[str, NDArray[np.generic]]:
         """Blocks until the outputs are in host memory."""
+
+    @property
+    def conditions(self) -> RunConditions:
+        """What the time of a run holds and depends on."""
+        return RunConditions()
+
+    def run_in_phases(self, feeds: Arrays) -> Phases | None:  # noqa: ARG002 sessions of a GPU use it
+        """Runs once and says where the time went; None where a run has no phases."""
+        return None
 
     @abstractmethod
     def close(self) -> None: ...

@@ -112,7 +112,7 @@ def test_a_batch_outside_the_profile_is_refused_with_the_range_and_the_session_l
 @pytest.mark.parametrize(
     "adapter",
     [
-        pytest.param(lambda: CudaRuntime(cuda._load_runtime()), id="libcudart"),
+        pytest.param(lambda: CudaRuntime(cuda.load_runtime()), id="libcudart"),
         pytest.param(
             PyCuda, id="pycuda", marks=pytest.mark.skipif(PYCUDA_MISSING, reason="pycuda is not installed here")
         ),

@@ -9,13 +9,16 @@ import ast
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import pytest
+from host_cuda import HostCuda
 
 from engines.tensorrt import api
-from engines.tensorrt.session import DTYPES
+from engines.tensorrt.loading import DTYPES
+from engines.tensorrt.output_allocator import OutputMemory
 
 PACKAGE = Path(str(api.__file__)).parent
 VERSIONS = ("10.3", "10.16", "11.1")
@@ -29,10 +32,24 @@ RTX_ONLY = {
     ("IBuilderConfig", "get_compute_capability"),
     ("ComputeCapability", ""),
     ("ComputeCapability", "__members__"),
+    ("CudaGraphStrategy", ""),
+    ("CudaGraphStrategy", "WHOLE_GRAPH_CAPTURE"),
+    ("ICudaEngine", "create_runtime_config"),  # 10.16 has it too, without the strategy
+    ("IRuntimeConfig", "cuda_graph_strategy"),
+}
+
+# Methods that TensorRT calls by name on an object of ours; its base class has them in its documentation alone.
+CALLED_BACK = {
+    ("IOutputAllocator", "reallocate_output"): "(self, tensor_name, memory, size, alignment)",
+    ("IOutputAllocator", "reallocate_output_async"): "(self, tensor_name, memory, size, alignment, stream)",
+    ("IOutputAllocator", "notify_shape"): "(self, tensor_name, shape)",
 }
 
 # Newer than 10.3; engines/tensorrt/settings.py asks for it before it is used.
 SINCE_10_16 = {("HardwareCompatibilityLevel", "SAME_COMPUTE_CAPABILITY")}
+
+# Of create_execution_context, where the module captures CUDA graphs itself, which TensorRT-RTX alone does.
+SINCE_10_16_KEYWORDS = {"runtime_config"}
 
 # Removed with implicit quantization; engines/tensorrt/ranges.py asks for the first before it uses either.
 UP_TO_10 = {("ITensor", "set_dynamic_range"), ("ITensor", "dynamic_range")}
@@ -161,15 +178,26 @@ def api_of(version: str) -> dict[str, Any]:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_everything_used_exists_in_this_version(version: str) -> None:
     known = api_of(version)
-    elsewhere = RTX_ONLY | (UP_TO_10 if version == "11.1" else set()) | (SINCE_10_16 if version == "10.3" else set())
-    wrong = [problem(use, known) for use in uses() if (use.owner, use.member) not in elsewhere]
+    newer_or_gone = {"10.3": SINCE_10_16, "11.1": UP_TO_10}.get(version, set())
+    elsewhere = RTX_ONLY | CALLED_BACK.keys() | newer_or_gone
+    used = (use for use in uses() if version != "10.3" or not SINCE_10_16_KEYWORDS & set(use.keywords))
+    wrong = [problem(use, known) for use in used if (use.owner, use.member) not in elsewhere]
     assert [text for text in wrong if text] == []
 
 
 def test_everything_used_exists_in_the_tensorrt_rtx_installed_here() -> None:
     trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed here")
-    used = (use for use in uses() if (use.owner, use.member) not in UP_TO_10)
+    used = (use for use in uses() if (use.owner, use.member) not in UP_TO_10 | CALLED_BACK.keys())
     assert sorted(text for use in used for text in problems_with(trt, use)) == []
+
+
+def test_what_tensorrt_calls_on_our_objects_has_the_names_and_arguments_that_it_documents() -> None:
+    trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed here")
+    for (owner, name), arguments in CALLED_BACK.items():
+        assert f"def {name}{arguments}:" in getattr(trt, owner).__doc__
+        assert Use(owner, name) in uses()
+    parameters = signature(OutputMemory(trt, HostCuda()).allocator.reallocate_output_async).parameters
+    assert len(parameters) == len(CALLED_BACK["IOutputAllocator", "reallocate_output_async"].split(",")) - 1
 
 
 def problems_with(trt: Any, use: Use) -> Iterator[str]:
@@ -206,6 +234,9 @@ def test_the_walk_reaches_what_only_a_gpu_could_run() -> None:
         "IExecutionContext.get_tensor_shape",
         "IExecutionContext.set_input_shape",
         "IExecutionContext.set_tensor_address",
+        "IExecutionContext.set_optimization_profile_async",
+        "IExecutionContext.set_output_allocator",
+        "IOutputAllocator.notify_shape",
         "ILayer.metadata",
         "ILogger.log",
         "IOptimizationProfile.set_shape",

@@ -8,112 +8,128 @@ from __future__ import annotations
 import re
 import sys
 import types
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from host_cuda import STREAM, HostCuda
 from numpy.typing import NDArray
 from plans import plan_bytes
 
 from engines import cuda as cuda_file
 from engines.base import AxisProfile, EngineDamaged, EngineError, RuntimeMissing, Session, Target, sha256_of_file
-from engines.cuda import Cuda
+from engines.device_array import device_array
+from engines.run_options import RunConditions, RunOptions
 from engines.tensorrt import TensorRTRTX
 from engines.tensorrt.module import RuntimeModule
+from engines.tensorrt.profile_choice import SizeRange, chosen_profile
 from engines.tensorrt.session import open_session
 
 PLAN = Path("e.plan")
 
 
-class HostCuda(Cuda):
-    """A GPU whose memory is this process's. Copies and work happen at `synchronize`, as late as they may."""
-
-    def __init__(self) -> None:
-        self.memory: dict[int, bytearray] = {}
-        self.queue: list[Callable[[], None]] = []
-        self.allocated = 0
-        self.streams = 0
-        self.closed = 0
-
-    def allocate(self, size_bytes: int) -> int:
-        self.allocated += 1
-        self.memory[self.allocated << 40] = bytearray(size_bytes)
-        return self.allocated << 40
-
-    def free(self, pointer: int) -> None:
-        del self.memory[pointer]
-
-    def create_stream(self) -> int:
-        self.streams += 1
-        return 77
-
-    def destroy_stream(self, stream: int) -> None:
-        assert stream == 77
-        self.streams -= 1
-
-    def copy_to_device_async(self, pointer: int, source: NDArray[np.generic], stream: int) -> None:
-        assert stream == 77
-        assert source.flags.c_contiguous
-        self.queue.append(lambda: self._write(pointer, source.tobytes()))
-
-    def copy_to_host_async(self, destination: NDArray[np.generic], pointer: int, stream: int) -> None:
-        assert stream == 77
-        self.queue.append(lambda: destination.data.cast("B").__setitem__(slice(None), self._read(pointer, destination)))
-
-    def synchronize(self, stream: int) -> None:
-        assert stream == 77
-        while self.queue:
-            self.queue.pop(0)()
-
-    def close(self) -> None:
-        assert not self.memory
-        self.closed += 1
-
-    def _write(self, pointer: int, data: bytes) -> None:
-        self.memory[pointer][: len(data)] = data
-
-    def _read(self, pointer: int, destination: NDArray[np.generic]) -> bytes:
-        return bytes(self.memory[pointer][: destination.nbytes])
-
-
 class FakeContext:
-    def __init__(self, cuda: HostCuda) -> None:
-        self.cuda = cuda
+    """Doubles `x` into `y`. With `keeps` it is a context whose output holds the rows that begin above 3 alone."""
+
+    def __init__(self, cuda: HostCuda, engine: FakeEngine) -> None:
+        self.cuda, self.engine = cuda, engine
         self.shape: tuple[int, ...] = (-1, 3)
-        self.output_shape: tuple[int, ...] | None = None
         self.addresses: dict[str, int] = {}
+        self.allocator: Any = None
+        self.profile = 0
         self.starts = True
+        self.set_up = 0
+        self.says = ""
+        self.allocated = 0
+
+    def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
+        assert stream_handle == STREAM
+        self.profile, self.shape = profile_index, (-1, 3)
+        return True
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        low, _, high = self.engine.profiles[self.profile]
         self.shape = shape
-        return name == "x"
+        self.set_up += 1
+        return name == "x" and low[0] <= shape[0] <= high[0]
 
     def set_tensor_address(self, name: str, memory: int) -> bool:
         self.addresses[name] = memory
         return name in ("x", "y")
 
+    def set_output_allocator(self, name: str, output_allocator: Any) -> bool:
+        self.allocator = output_allocator
+        return name == "y"
+
+    def infer_shapes(self) -> list[str]:
+        return [] if -1 not in self.shape else ["x"]
+
     def get_tensor_shape(self, _name: str) -> tuple[int, ...]:
-        return self.output_shape or self.shape
+        return (-1, 3) if self.engine.keeps else self.shape
 
     def execute_async_v3(self, stream_handle: int) -> bool:
-        assert stream_handle == 77
-        size = int(np.prod(self.shape)) * 4
+        if self.says:
+            self.engine.logger.log(1, self.says)
+        if self.starts:
+            shape, addresses = self.shape, dict(self.addresses)
+            self.cuda.order(lambda: self._double(shape, addresses), stream_handle)
+        if self.allocator is not None:
+            self.allocated = self.allocator.reallocate_output_async("y", 0, 48, 256, STREAM)
+        return self.starts and (self.allocator is None or self.allocated != 0)
 
-        def double() -> None:
-            doubled = np.frombuffer(self.cuda.memory[self.addresses["x"]][:size], np.float32) * 2
-            self.cuda.memory[self.addresses["y"]][:size] = doubled.tobytes()
+    def _double(self, shape: tuple[int, ...], addresses: dict[str, int]) -> None:
+        size = int(np.prod(shape)) * 4
+        doubled = np.frombuffer(self.cuda.memory[addresses["x"]][:size], np.float32).reshape(shape) * 2
+        if self.engine.keeps:
+            doubled = doubled[doubled[:, 0] > 6]
+            self.allocator.notify_shape("y", doubled.shape)
+        to = self.allocated if self.engine.keeps else addresses["y"]
+        self.cuda.memory[to][: doubled.nbytes] = doubled.tobytes()
 
-        self.cuda.queue.append(double)
-        return self.starts
+
+class FakeEngine:
+    def __init__(self, output_type: str) -> None:
+        self.output_type = output_type
+        self.profiles = [((1, 3), (2, 3), (4, 3))]
+        self.keeps = False
+        self.on_host = ""
+        self.logger: Any = None
+        self.context: FakeContext | None = None
+        self.num_io_tensors = 2
+
+    @property
+    def num_optimization_profiles(self) -> int:
+        return len(self.profiles)
+
+    def get_tensor_name(self, index: int) -> str:
+        return "xy"[index]
+
+    def get_tensor_mode(self, name: str) -> str:
+        return {"x": "in", "y": "out"}[name]
+
+    def get_tensor_dtype(self, name: str) -> str:
+        return {"x": "FLOAT", "y": self.output_type}[name]
+
+    def get_tensor_location(self, name: str) -> str:
+        return "host" if name == self.on_host else "device"
+
+    def get_tensor_shape(self, _name: str) -> tuple[int, ...]:
+        return (-1, 3)
+
+    def get_tensor_profile_shape(self, _name: str, profile_index: int) -> tuple[tuple[int, ...], ...]:
+        return self.profiles[profile_index]
+
+    def create_execution_context(self) -> FakeContext | None:
+        return self.context
 
 
 class FakeTensorRT(types.SimpleNamespace):
     """As much of the module as a session touches; its engine is made of any bytes but b'broken'."""
 
     def __init__(self, cuda: HostCuda, output_type: str = "FLOAT") -> None:
-        self.context = FakeContext(cuda)
+        self.engine = FakeEngine(output_type)
+        self.context = self.engine.context = FakeContext(cuda, self.engine)
         self.host_code_allowed: list[bool] = []
         words = ("FLOAT", "HALF", "INT8", "UINT8", "INT32", "INT64", "BOOL", "FP8")
         super().__init__(
@@ -121,32 +137,27 @@ class FakeTensorRT(types.SimpleNamespace):
             __version__="10.3.0",
             DataType=types.SimpleNamespace(**{word: word for word in words}),
             TensorIOMode=types.SimpleNamespace(INPUT="in", OUTPUT="out"),
+            TensorLocation=types.SimpleNamespace(DEVICE="device", HOST="host"),
             ILogger=type("ILogger", (), {"INTERNAL_ERROR": 0, "ERROR": 1, "WARNING": 2}),
-            Runtime=lambda logger: FakeRuntime(logger, self, output_type),
+            IOutputAllocator=type("IOutputAllocator", (), {}),
+            Runtime=lambda logger: FakeRuntime(logger, self),
         )
 
 
 class FakeRuntime:
-    def __init__(self, logger: Any, trt: FakeTensorRT, output_type: str) -> None:
+    def __init__(self, logger: Any, trt: FakeTensorRT) -> None:
         self.engine_host_code_allowed = True
-        self._logger, self._trt, self._output_type = logger, trt, output_type
+        self._logger, self._trt = logger, trt
 
-    def deserialize_cuda_engine(self, serialized_engine: bytes) -> Any:
+    def deserialize_cuda_engine(self, serialized_engine: bytes) -> FakeEngine | None:
         self._trt.host_code_allowed.append(self.engine_host_code_allowed)
+        self._trt.engine.logger = self._logger
         if serialized_engine == b"broken":
             self._logger.log(
                 1, "IRuntime::deserializeCudaEngine: Error Code 1: incompatible version (In load at /a.cpp:48)"
             )
             return None
-        return types.SimpleNamespace(
-            num_io_tensors=2,
-            get_tensor_name=lambda index: "xy"[index],
-            get_tensor_mode=lambda name: {"x": "in", "y": "out"}[name],
-            get_tensor_dtype=lambda name: {"x": "FLOAT", "y": self._output_type}[name],
-            get_tensor_shape=lambda _name: (-1, 3),
-            get_tensor_profile_shape=lambda _name, _profile_index: [(1, 3), (2, 3), (4, 3)],
-            create_execution_context=lambda: self._trt.context,
-        )
+        return self._trt.engine
 
 
 @pytest.fixture
@@ -189,6 +200,15 @@ def test_buffers_grow_once_to_the_largest_batch(session: Session, cuda: HostCuda
         session.run({"x": batch(size)})
     assert cuda.allocated == 4
     assert sorted(len(buffer) for buffer in cuda.memory.values()) == [48, 48]
+    assert sorted(len(memory) for memory in cuda.pinned.values()) == [48, 48]
+
+
+def test_a_context_is_set_up_where_the_shape_changes_and_not_where_it_repeats(
+    session: Session, trt: FakeTensorRT
+) -> None:
+    for size in (2, 2, 2, 3, 2):
+        assert session.run({"x": batch(size)})["y"].tolist() == (batch(size) * 2).tolist()
+    assert trt.context.set_up == 3
 
 
 @pytest.mark.parametrize("size", [0, 5])
@@ -214,19 +234,262 @@ def test_wrong_feeds_are_refused_before_anything_is_copied(
     assert cuda.allocated == 0
 
 
-def test_an_output_whose_shape_depends_on_the_data_is_refused(session: Session, trt: FakeTensorRT) -> None:
-    trt.context.output_shape = (-1, 3)
-    said = (
-        r"the shape \[-1, 3\] of output 'y' does not follow from the inputs' \('x' \[1, 3\]\): they differ in an axis"
+def test_a_runtime_that_does_not_start_is_an_error_with_the_lines_of_its_log(
+    session: Session, trt: FakeTensorRT
+) -> None:
+    trt.context.starts, trt.context.says = (
+        False,
+        "IExecutionContext::enqueueV3: Error Code 7: no kernel (In go at /a.cpp:1)",
     )
+    said = r"^e\.plan: the runtime did not start; build the engine again for this machine \(Error Code 7: no kernel\)$"
     with pytest.raises(EngineError, match=said):
         session.run({"x": batch(1)})
+    trt.context.starts, trt.context.says = True, ""
+    assert session.run({"x": batch(1)})["y"].tolist() == [[0, 2, 4]]
 
 
-def test_a_runtime_that_does_not_start_is_an_error_and_no_result(session: Session, trt: FakeTensorRT) -> None:
-    trt.context.starts = False
-    with pytest.raises(EngineError, match=r"e\.plan: the runtime did not start; build the engine again for this mach"):
+def test_an_error_of_the_gpu_carries_cudas_name_of_it(session: Session, cuda: HostCuda) -> None:
+    cuda.fails_at_wait = "cudaErrorIllegalAddress (an illegal memory access was encountered)"
+    with pytest.raises(EngineError, match=r"^e\.plan: waiting for the GPU failed: cudaErrorIllegalAddress \(an ill"):
         session.run({"x": batch(1)})
+
+
+def test_a_gpu_without_enough_memory_ends_the_run_and_says_what_to_do(session: Session, cuda: HostCuda) -> None:
+    cuda.largest_bytes = 12
+    said = r"allocating 48 bytes on the GPU failed: cudaErrorMemoryAllocation; free memory on the GPU, run a smaller"
+    with pytest.raises(EngineError, match=rf"^e\.plan: {said}"):
+        session.run({"x": batch(4)})
+    assert session.run({"x": batch(1)})["y"].tolist() == [[0, 2, 4]]
+
+
+def test_an_engine_too_large_for_the_gpu_is_not_told_to_be_built_again(trt: FakeTensorRT, cuda: HostCuda) -> None:
+    trt.engine.context = None
+    trt.engine.logger = None
+    with pytest.raises(EngineError, match="it did not say why"):
+        open_session(trt, cuda, b"plan", PLAN)
+    trt.engine.create_execution_context = lambda: trt.engine.logger.log(1, "Error Code 2: OutOfMemory (9 bytes)")  # type: ignore[method-assign]
+    said = r"does not load it \(Error Code 2: OutOfMemory \(9 bytes\)\); free memory on the GPU"
+    with pytest.raises(EngineError, match=said):
+        open_session(trt, cuda, b"plan", PLAN)
+
+
+def test_a_tensor_that_must_lie_in_host_memory_is_refused(trt: FakeTensorRT, cuda: HostCuda) -> None:
+    trt.engine.on_host = "x"
+    with pytest.raises(EngineError, match=r"e\.plan: tensor 'x' holds a shape, which sessions do not take; fix it"):
+        open_session(trt, cuda, b"plan", PLAN)
+
+
+# Several profiles
+
+
+@pytest.fixture
+def two_profiles(trt: FakeTensorRT, cuda: HostCuda) -> Session:
+    trt.engine.profiles = [((1, 3), (1, 3), (1, 3)), ((4, 3), (8, 3), (16, 3))]
+    return open_session(trt, cuda, b"plan", PLAN)
+
+
+def test_the_first_profile_that_takes_a_batch_is_switched_to(two_profiles: Session, trt: FakeTensorRT) -> None:
+    for size, profile in ((1, 0), (9, 1), (16, 1), (1, 0)):
+        assert two_profiles.run({"x": batch(size)})["y"].tolist() == (batch(size) * 2).tolist()
+        assert trt.context.profile == profile
+
+
+def test_a_batch_between_the_profiles_is_refused_with_the_ranges_of_all(two_profiles: Session) -> None:
+    said = "e.plan: input 'x' has batch size 2; the engine was built for 1 to 1, or 4 to 16"
+    with pytest.raises(EngineError, match=said):
+        two_profiles.run({"x": batch(2)})
+
+
+def test_sizes_that_no_one_profile_takes_together_are_refused() -> None:
+    short = {"x": (SizeRange(0, 1, 8), SizeRange(1, 1, 4))}
+    long = {"x": (SizeRange(0, 1, 1), SizeRange(1, 1, 64))}
+    assert [chosen_profile([short, long], {"x": shape}) for shape in ((8, 4), (1, 4), (1, 64))] == [0, 0, 1]
+    said = r"no profile of the engine takes these sizes together: 'x' \[8, 64\]; profile 0 takes 'x' dimension 0 1 to 8"
+    with pytest.raises(EngineError, match=said):
+        chosen_profile([short, long], {"x": (8, 64)})
+
+
+# Output sizes that only a run tells
+
+
+@pytest.fixture
+def keeping(trt: FakeTensorRT, cuda: HostCuda) -> Session:
+    trt.engine.keeps = True
+    return open_session(trt, cuda, b"plan", PLAN)
+
+
+def test_an_output_that_depends_on_the_data_has_the_size_of_each_run(keeping: Session, cuda: HostCuda) -> None:
+    with keeping:
+        for size, rows in ((4, [[12, 14, 16], [18, 20, 22]]), (3, [[12, 14, 16]]), (1, [])):
+            found = keeping.run({"x": batch(size)})["y"]
+            assert (found.tolist(), found.shape) == (rows, (len(rows), 3))
+    assert (cuda.memory, cuda.closed) == ({}, 1)
+
+
+def test_an_output_for_which_there_is_no_memory_is_an_error_that_says_so(keeping: Session, cuda: HostCuda) -> None:
+    cuda.largest_bytes = 40
+    with pytest.raises(EngineError, match=r"e\.plan: allocating 48 bytes on the GPU failed: cudaErrorMemoryAlloc"):
+        keeping.run({"x": batch(2)})
+
+
+def test_an_output_that_depends_on_the_data_is_not_captured_and_not_in_silence(
+    trt: FakeTensorRT, cuda: HostCuda
+) -> None:
+    trt.engine.keeps = True
+    session = open_session(trt, cuda, b"plan", PLAN, RunOptions(cuda_graph=True))
+    said = r"e\.plan: the size of output 'y' depends on the data, and such work is not captured in a CUDA graph; take"
+    for _ in range(2):
+        with pytest.raises(EngineError, match=said):
+            session.run({"x": batch(2)})
+
+
+# CUDA graphs
+
+
+@pytest.fixture
+def graphed(trt: FakeTensorRT, cuda: HostCuda) -> Session:
+    return open_session(trt, cuda, b"plan", PLAN, RunOptions(cuda_graph=True))
+
+
+def test_a_graph_replays_what_a_plain_run_computes_while_shapes_repeat(graphed: Session, cuda: HostCuda) -> None:
+    with graphed:
+        for number, size in enumerate((2, 2, 2, 3, 2, 2)):
+            values = batch(size) + number
+            assert graphed.run({"x": values})["y"].tolist() == (values * 2).tolist()
+        # The first run at a shape is a plain one, the second is captured; another shape ends the graph.
+        assert (cuda.captured, cuda.launched, len(cuda.graphs)) == (2, 3, 1)
+    assert (cuda.graphs, cuda.closed) == ({}, 1)
+
+
+def test_work_that_cannot_be_captured_is_an_error_that_says_how_to_go_on(graphed: Session, trt: FakeTensorRT) -> None:
+    graphed.run({"x": batch(2)})
+    trt.context.starts = False
+    with pytest.raises(EngineError, match=r"the runtime did not start.*; not every engine can be captured: take"):
+        graphed.run({"x": batch(2)})
+
+
+def test_a_runtime_that_captures_graphs_itself_is_told_to_and_captured_by_nobody_else(
+    trt: FakeTensorRT, cuda: HostCuda
+) -> None:
+    config, given = types.SimpleNamespace(cuda_graph_strategy="disabled"), []
+    trt.CudaGraphStrategy = types.SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole")
+    trt.engine.create_runtime_config = lambda: config  # type: ignore[attr-defined]
+
+    def create_execution_context(runtime_config: object) -> FakeContext:
+        given.append(runtime_config)
+        return trt.context
+
+    trt.engine.create_execution_context = create_execution_context  # type: ignore[method-assign, assignment]
+    with open_session(trt, cuda, b"plan", PLAN, RunOptions(cuda_graph=True)) as session:
+        for _ in range(3):
+            assert session.run({"x": batch(1)})["y"].tolist() == [[0, 2, 4]]
+    assert (config.cuda_graph_strategy, given, cuda.captured) == ("whole", [config], 0)
+
+
+# Times
+
+
+@pytest.mark.parametrize("spin_wait", [True, False])
+def test_what_a_time_depends_on_is_told_with_the_session(trt: FakeTensorRT, cuda: HostCuda, spin_wait: bool) -> None:
+    options = RunOptions(cuda_graph=True, spin_wait=spin_wait)
+    session = open_session(trt, cuda, b"plan", PLAN, options)
+    assert session.conditions == RunConditions(transfers=True, cuda_graph=True, spin_wait=spin_wait)
+    assert bool(cuda.spinning) is spin_wait
+
+
+@pytest.mark.parametrize("cuda_graph", [False, True])
+def test_copies_and_compute_are_timed_apart_by_the_gpus_clock(
+    trt: FakeTensorRT, cuda: HostCuda, cuda_graph: bool
+) -> None:
+    with open_session(trt, cuda, b"plan", PLAN, RunOptions(cuda_graph=cuda_graph)) as session:
+        for _ in range(3):
+            phases = session.run_in_phases({"x": batch(2)})
+            assert phases is not None
+            assert (phases.h2d_ms, phases.gpu_compute_ms, phases.d2h_ms) == (0.5, 0.5, 0.5)
+            assert phases.latency_ms == 1.5
+            assert phases.enqueue_ms > 0
+        assert session.run({"x": batch(1)})["y"].tolist() == [[0, 2, 4]]
+
+
+def test_an_output_sized_by_the_data_is_timed_apart_too(keeping: Session) -> None:
+    phases = keeping.run_in_phases({"x": batch(4)})
+    assert phases is not None
+    assert (phases.h2d_ms, phases.gpu_compute_ms, phases.d2h_ms) == (0.5, 0.5, 0.5)
+
+
+# Inputs that lie on the GPU
+
+
+class Tensor:
+    """What torch's tensors are to others: they have no type of numpy's."""
+
+    def __init__(self, pointer: int, shape: tuple[int, ...], typestr: str = "<f4", **more: Any) -> None:
+        self.interface = {"data": (pointer, False), "shape": shape, "typestr": typestr, "strides": None, **more}
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return self.interface
+
+
+def on_gpu(cuda: HostCuda, values: NDArray[np.float32]) -> int:
+    pointer = cuda.allocate(values.nbytes)
+    cuda.memory[pointer][:] = values.tobytes()
+    return pointer
+
+
+@pytest.mark.parametrize("cuda_graph", [False, True])
+def test_a_tensor_on_the_gpu_is_read_where_it_is(trt: FakeTensorRT, cuda: HostCuda, cuda_graph: bool) -> None:
+    session = open_session(trt, cuda, b"plan", PLAN, RunOptions(cuda_graph=cuda_graph))
+    first, second = on_gpu(cuda, batch(2)), on_gpu(cuda, batch(2) + 1)
+    for pointer, values in ((first, batch(2)), (first, batch(2)), (second, batch(2) + 1), (second, batch(2) + 1)):
+        tensor: Any = Tensor(pointer, (2, 3))
+        assert session.run({"x": tensor})["y"].tolist() == (values * 2).tolist()
+        assert trt.context.addresses["x"] == pointer
+    assert session.run({"x": batch(2)})["y"].tolist() == (batch(2) * 2).tolist()
+    assert trt.context.addresses["x"] not in (first, second)
+    phases = session.run_in_phases({"x": tensor})
+    assert phases is not None
+    assert phases.h2d_ms == 0
+
+
+@pytest.mark.parametrize(
+    ("tensor", "said"),
+    [
+        (Tensor(1 << 60, (1, 3)), "input 'x' is on GPU 1, and the engine runs on GPU 0; move it there"),
+        (Tensor(4096, (1, 3)), "input 'x' is in host memory, and the engine runs on GPU 0"),
+        (Tensor(4096, (1, 3), "<f8"), r"input 'x' is float64; expected float32 \[any, 3\]"),
+        (Tensor(4096, (3,)), r"input 'x' has shape \[3\]; expected float32 \[any, 3\]"),
+        (Tensor(4096, (9, 3)), "input 'x' has batch size 9; the engine was built for 1 to 4"),
+        (Tensor(4096, (2, 3), strides=(24, 4)), "input 'x' has gaps in its memory on the GPU; pass it contiguous"),
+    ],
+)
+def test_a_tensor_that_the_engine_cannot_read_is_refused(session: Session, tensor: Any, said: str) -> None:
+    with pytest.raises(EngineError, match=f"e.plan: {said}"):
+        session.run({"x": tensor})
+
+
+def test_a_tensor_with_the_strides_of_contiguous_memory_has_no_gaps() -> None:
+    assert device_array("x", Tensor(8, (2, 1, 3), strides=(12, 999, 4))) is not None
+    assert device_array("x", batch(1)) is None
+
+
+def test_a_tensor_that_does_not_give_its_memory_away_is_refused_with_its_reason() -> None:
+    class Guarded:
+        @property
+        def __cuda_array_interface__(self) -> object:
+            raise RuntimeError("it requires grad; use detach()")
+
+    with pytest.raises(EngineError, match=r"input 'x' cannot be taken from the GPU: it requires grad; use detach\(\)"):
+        device_array("x", Guarded())
+
+
+@pytest.mark.parametrize(("stream", "waited"), [(None, 0), (1, 0), (2, 1), (4096, 1)])
+def test_a_tensor_that_another_stream_may_still_fill_is_waited_for(
+    session: Session, cuda: HostCuda, stream: int | None, waited: int
+) -> None:
+    tensor: Any = Tensor(on_gpu(cuda, batch(1)), (1, 3), stream=stream)
+    assert session.run({"x": tensor})["y"].tolist() == [[0, 2, 4]]
+    assert cuda.waited_for_all == waited
 
 
 def test_closing_frees_the_gpu_once_and_ends_the_session(session: Session, cuda: HostCuda) -> None:

@@ -11,6 +11,7 @@ Module: TypeAlias = Any
 """`tensorrt` or `tensorrt_rtx`, imported."""
 
 Builder: TypeAlias = Any
+EngineInspector: TypeAlias = Any
 IActivationLayer: TypeAlias = Any
 IBuilderConfig: TypeAlias = Any
 IConstantLayer: TypeAlias = Any
@@ -22,10 +23,12 @@ ILayer: TypeAlias = Any
 ILogger: TypeAlias = Any
 INetworkDefinition: TypeAlias = Any
 IOptimizationProfile: TypeAlias = Any
+IOutputAllocator: TypeAlias = Any
 IPoolingLayer: TypeAlias = Any
 IProgressMonitor: TypeAlias = Any
 IReduceLayer: TypeAlias = Any
 IResizeLayer: TypeAlias = Any
+IRuntimeConfig: TypeAlias = Any
 ITensor: TypeAlias = Any
 ITimingCache: TypeAlias = Any
 IUnaryLayer: TypeAlias = Any

@@ -90,7 +90,7 @@ class TensorRTEngine(Engine):
         found = will_load(facts_of(header, target), this_device({self.runtime: self.module.version() or ""}))
         if found.verdict == "no":
             raise RuntimeMissing(f"{engine}: does not load here: {'; '.join(found.reasons)}")
-        return open_session(self.module.load(), cuda.open_cuda(), plan, engine)
+        return open_session(self.module.load(), cuda.open_cuda(), plan, engine, target.running)
 
 
 @final

@@ -58,6 +58,11 @@ def known_compute_capabilities(trt: Module) -> dict[str, str]:
     return {f"{match[1]}.{match[2]}": match[0] for match in found if match}
 
 
+def captures_graphs_itself(trt: Module) -> bool:
+    """TensorRT-RTX does, once its kernels for a shape are compiled; TensorRT leaves capturing to its caller."""
+    return hasattr(trt, "CudaGraphStrategy")
+
+
 def can_name_compute_capabilities(trt: Module) -> bool:
     """TensorRT-RTX can; TensorRT up to 11.1 cannot."""
     return hasattr(trt, "ComputeCapability")
