@@ -154,6 +154,9 @@ def _check_pair(a: LatencySamples, b: LatencySamples) -> None:
     _check(b)
     if a.batch_size != b.batch_size:
         raise InvalidMeasurement(f"{pair}: the second was timed at batch size {b.batch_size}; compare equal ones")
+    if a.conditions != b.conditions:
+        differing = (name for name, value in asdict(a.conditions).items() if value != getattr(b.conditions, name))
+        raise InvalidMeasurement(f"{pair}: they differ in {', '.join(differing)}, so their times mean different things")
     if set(a.rounds) != set(b.rounds):
         raise InvalidMeasurement(f"{pair}: they were not timed in the same rounds; time both in one measurement")
 

@@ -1,4 +1,4 @@
-"""onnxruntime on a CPU: the reference, and the default engine where there is no GPU."""
+"""onnxruntime: on a CPU the reference, and the default engine where there is no GPU; on one by request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
+from engines import cuda
 from engines.base import (
+    PRECISIONS,
     BuildCancelled,
     BuildFailed,
     BuiltEngine,
@@ -25,9 +27,11 @@ from engines.base import (
     Target,
     verified_bytes,
 )
+from engines.execution_provider import NAMES, NEVER_BUILDS, provider_list, require_provider, why_no_provider
 from engines.files import replacing
-from engines.onnxruntime_session import PROVIDER, OnnxRuntimeSession, imported, inference_session, reason, tensor_info
+from engines.onnxruntime_session import OnnxRuntimeSession, imported, inference_session, reason, tensor_info
 from engines.optimized_graph import expose_tensors, realized_layers
+from engines.run_options import GRAPH_OPTIMIZATIONS
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -38,9 +42,11 @@ if TYPE_CHECKING:
 # blocked (NCHWc) layout that only ALL brings makes FP32 convolutions 1.4 to 2.2 times faster and INT8 ones up to 1.15
 # times, so without it INT8 would be compared with a handicapped opponent.
 FILE_OPTIMIZATION = "extended"
-SESSION_OPTIMIZATION = "all"
 LARGEST_GRAPH_BYTES = (1 << 31) - (64 << 20)
 """Of weights in one file."""
+# What EXTENDED fuses is for the CPU's kernels, which other providers lack.
+PORTABLE_OPTIMIZATION = "basic"
+_PRECISION = "edgestill.precision"
 _DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
 
 
@@ -50,39 +56,43 @@ class OnnxRuntime(Engine):
     suffix: ClassVar[str] = ".onnx"
     family: ClassVar[str] = "cpu"
     for_gpu: ClassVar[bool] = False
-    never_builds: ClassVar[Mapping[str, str]] = {
-        "tf32": "a CPU has no TF32",
-        "fp16": "onnxruntime on a CPU computes FP16 in FP32 between casts, which is slower than FP32",
-        "int8+fp16": "onnxruntime on a CPU fuses Q/DQ pairs of float32 alone; its int8 has FP32 beside",
-        "fp8": "onnxruntime on a CPU multiplies no FP8",
-    }
+    never_builds: ClassVar[Mapping[str, str]] = NEVER_BUILDS["cpu"]
 
     def versions(self) -> dict[str, str]:
         version = _version()
         return {} if version is None else {"onnxruntime": version}
 
+    def family_of(self, target: Target) -> str:
+        return self.family if target.running.provider == "cpu" else "tensorrt"
+
+    def why_refused(self, target: Target) -> str | None:
+        refusals = (_refused(precision, target) for precision in target.precisions)
+        return next((refusal for refusal in refusals if refusal is not None), None)
+
     def why_not_build(self, target: Target) -> str | None:
-        for precision in target.precisions:
-            if precision in self.never_builds:
-                return _refused(precision)
-        return _missing("onnxruntime", "onnx")
+        return self.why_refused(target) or _missing("onnxruntime", "onnx")
 
     def why_not_run(self, target: Target) -> str | None:
-        del target  # a CPU is everywhere
-        return _missing("onnxruntime")
+        provider = target.running.provider
+        if (missing := _missing("onnxruntime")) is not None or provider == "cpu":
+            return missing
+        return why_no_provider(imported(), provider) or cuda.why_no_gpu()
 
     def build(
         self, graph: Path, precision: str, target: Target, to: Path, on_step: StepDone | None = None
     ) -> BuiltEngine:
         to.unlink(missing_ok=True)
-        if precision not in ("fp32", "int8"):
-            raise BuildFailed(_refused(precision) if precision in self.never_builds else _unknown_precision(precision))
+        if (refusal := _refused(precision, target)) is not None:
+            raise BuildFailed(refusal)
         _require("onnxruntime", "onnx")
         started = time.perf_counter()
         _go_on(on_step, graph, "optimize", 0)
         source = _loaded(graph)
+        settings = _settings(target)
+        if target.running.provider != "cpu":  # its sessions have to know what to switch on
+            source.metadata_props.add(key=_PRECISION, value=precision)
         with replacing(to) as partial:
-            _optimize(graph, source, partial)
+            _optimize(graph, source, partial, settings["file_optimization"])
             _go_on(on_step, graph, "audit", 1)
             layers = _audited(graph, source, partial)
             _go_on(on_step, graph, "save", 2)
@@ -94,28 +104,44 @@ class OnnxRuntime(Engine):
             seconds=time.perf_counter() - started,
             layers=layers,
             versions=self.versions(),
-            settings=_settings(target),
+            settings=settings,
         )
 
     def open(self, engine: Path, sha256: str, target: Target) -> Session:
         _require("onnxruntime")
         data = verified_bytes(engine, sha256)
+        running = target.running
+        if (missing := self.why_not_run(target)) is not None:
+            raise RuntimeMissing(f"{engine}: {missing}")
         try:
-            session = inference_session(data, SESSION_OPTIMIZATION, target.threads)
+            wanted = provider_list(running.provider, _precision_of(data, running.provider))
+            session = inference_session(data, running.graph_optimization, target.threads, providers=wanted)
         except Exception as error:
             raise EngineError(
                 f"{engine}: onnxruntime {_version()} does not load it ({reason(error)}); build it with this version"
             ) from error
-        if session.get_providers() != [PROVIDER]:
-            raise EngineError(f"{engine}: runs on {session.get_providers()}, asked for was {PROVIDER} alone")
-        return OnnxRuntimeSession(session, engine)
+        try:
+            require_provider(session, running.provider)
+        except EngineError as error:
+            raise EngineError(f"{engine}: {error}") from error
+        return OnnxRuntimeSession(session, engine, on_gpu=running.provider != "cpu")
+
+
+def _precision_of(data: bytes, provider: str) -> str:
+    """As the build wrote it into the file; a CPU has nothing to switch on."""
+    if provider == "cpu":
+        return ""
+    metadata = inference_session(data, "disabled", 1).get_modelmeta().custom_metadata_map
+    return str(metadata.get(_PRECISION, "fp32"))
 
 
 def _settings(target: Target) -> dict[str, Any]:
+    provider, level = target.running.provider, target.running.graph_optimization
+    most = FILE_OPTIMIZATION if provider == "cpu" else PORTABLE_OPTIMIZATION
     return {
-        "provider": PROVIDER,
-        "file_optimization": FILE_OPTIMIZATION,
-        "session_optimization": SESSION_OPTIMIZATION,
+        "provider": NAMES[provider],
+        "file_optimization": min(level, most, key=GRAPH_OPTIMIZATIONS.index),
+        "session_optimization": level,
         "threads": target.threads,
         "inter_op_threads": 1,
         "execution": "sequential",
@@ -138,9 +164,9 @@ def _loaded(graph: Path) -> ModelProto:
     return model
 
 
-def _optimize(graph: Path, source: ModelProto, to: Path) -> None:
+def _optimize(graph: Path, source: ModelProto, to: Path, level: str) -> None:
     try:
-        inference_session(source.SerializeToString(), FILE_OPTIMIZATION, 1, save_to=to)
+        inference_session(source.SerializeToString(), level, 1, save_to=to)
     except Exception as error:  # onnxruntime's exceptions share no class of their own
         if shutil.disk_usage(to.parent).free < graph.stat().st_size:  # it says "Protobuf serialization failed"
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(to)) from error
@@ -195,9 +221,12 @@ def _go_on(on_step: StepDone | None, graph: Path, phase: str, done: int) -> None
         raise BuildCancelled(f"{graph}: building it was cancelled before it was done ({phase})")
 
 
-def _refused(precision: str) -> str:
-    return f"{OnnxRuntime.never_builds[precision]}; take '{precision}' out of its precisions"
-
-
-def _unknown_precision(precision: str) -> str:
-    return f"precision {precision!r} is unknown; choose from fp32, int8"
+def _refused(precision: str, target: Target) -> str | None:
+    """Why a precision is built for no machine; None where it is."""
+    never = NEVER_BUILDS[target.running.provider]
+    if precision in never:
+        return f"{never[precision]}; take '{precision}' out of its precisions"
+    if precision not in PRECISIONS:
+        known = ", ".join(name for name in PRECISIONS if name not in never)
+        return f"precision {precision!r} is unknown; choose from {known}"
+    return None

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from engines.base import Arrays, EngineError, Session, TensorInfo
+from engines.execution_provider import NAMES
 from engines.feeds import wrong_feeds
+from engines.run_options import RunConditions
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-PROVIDER = "CPUExecutionProvider"
+ON_CPU = (NAMES["cpu"],)
+_RECORD_ASSIGNMENT = "session.record_ep_graph_assignment_info"  # since 1.24; unknown to older ones, which ignore it
 _SILENT = 4  # Fatal messages only: what fails is raised as well, and stderr is the user's.
 
 
@@ -21,8 +25,9 @@ _SILENT = 4  # Fatal messages only: what fails is raised as well, and stderr is 
 class OnnxRuntimeSession(Session):
     """An onnxruntime.InferenceSession behind the contract of every engine."""
 
-    def __init__(self, session: Any, engine: Path) -> None:
+    def __init__(self, session: Any, engine: Path, on_gpu: bool = False) -> None:
         self._session = session
+        self._conditions = RunConditions(transfers=on_gpu, spin_wait=on_gpu)
         self._engine = engine
         self._inputs = tuple(tensor_info(node) for node in session.get_inputs())
         self._outputs = tuple(tensor_info(node) for node in session.get_outputs())
@@ -35,6 +40,10 @@ class OnnxRuntimeSession(Session):
     @property
     def outputs(self) -> tuple[TensorInfo, ...]:
         return self._outputs
+
+    @property
+    def conditions(self) -> RunConditions:
+        return self._conditions
 
     def run(self, feeds: Arrays) -> dict[str, NDArray[np.generic]]:
         if self._session is None:
@@ -51,12 +60,16 @@ class OnnxRuntimeSession(Session):
         self._session = None
 
 
-def inference_session(model: bytes, optimization: str, threads: int, save_to: Path | None = None) -> Any:
+def inference_session(
+    model: bytes, optimization: str, threads: int, save_to: Path | None = None, providers: Sequence[Any] = ON_CPU
+) -> Any:
+    """Without onnxruntime's own fallback: a provider that fails is an error."""
     onnxruntime = imported()
     levels = onnxruntime.GraphOptimizationLevel
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = {
         "disabled": levels.ORT_DISABLE_ALL,
+        "basic": levels.ORT_ENABLE_BASIC,
         "extended": levels.ORT_ENABLE_EXTENDED,
         "all": levels.ORT_ENABLE_ALL,
     }[optimization]
@@ -66,7 +79,9 @@ def inference_session(model: bytes, optimization: str, threads: int, save_to: Pa
     options.log_severity_level = _SILENT
     if save_to is not None:
         options.optimized_model_filepath = os.fspath(save_to)
-    return onnxruntime.InferenceSession(model, options, providers=[PROVIDER])
+    if tuple(providers) != ON_CPU:
+        options.add_session_config_entry(_RECORD_ASSIGNMENT, "1")
+    return onnxruntime.InferenceSession(model, options, providers=list(providers), enable_fallback=0)
 
 
 def imported() -> Any:

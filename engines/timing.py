@@ -7,13 +7,14 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engines.base import Arrays, EngineError, Session
+from engines.run_options import Phases, RunConditions
 
 RoundDone = Callable[[int, int], bool]
 """Called with (rounds done, rounds in all); returns False to stop the measurement."""
@@ -69,6 +70,7 @@ class LatencySamples:
     warmup_runs: int
     complete: bool
     """False where `max_seconds` ended the measurement before its last round."""
+    conditions: RunConditions = field(default_factory=RunConditions)
 
 
 def measure_latency(
@@ -94,6 +96,15 @@ def measure_latency(
             for lane in lanes:
                 samples[lane.name, batch_size] = lane.samples(batch_size, complete=rounds == settings.rounds)
     return samples
+
+
+def median_phases(session: Session, inputs: Sequence[Arrays], runs: int = MIN_SAMPLES[50]) -> Phases | None:
+    """The median of each phase over so many runs, after as many untimed ones; None where a run has no phases."""
+    taken = [session.run_in_phases(inputs[run % len(inputs)]) for run in range(2 * runs)]
+    found = [phases for phases in taken[runs:] if phases is not None]
+    if not found:
+        return None
+    return Phases(*(float(np.median([astuple(each)[at] for each in found])) for at in range(len(fields(Phases)))))
 
 
 @dataclass
@@ -143,6 +154,7 @@ class _Lane:
             rounds=taken[:, 0].astype(np.int32),
             warmup_runs=self.warmup_runs,
             complete=complete,
+            conditions=self.session.conditions,
         )
 
 

@@ -12,6 +12,7 @@ from engines import ENGINES, PRECISIONS
 from engines.base import BATCH, AxisProfile, Target
 from engines.builder_options import HARDWARE_COMPATIBILITY, BuilderOptions
 from engines.presets import PRESETS
+from engines.run_options import GRAPH_OPTIMIZATIONS, PROVIDERS, RunOptions
 from pipeline.names import checked_distinct, unknown
 
 
@@ -62,6 +63,17 @@ def _checked_capability(value: str) -> str:
     return value
 
 
+def _one_of(what: str, known: Iterable[str]) -> AfterValidator:
+    names = tuple(known)
+
+    def checked(value: str) -> str:
+        if value not in names:
+            raise ValueError(unknown(what, value, names))
+        return value
+
+    return AfterValidator(checked)
+
+
 Capability = Annotated[str, AfterValidator(_checked_capability)]
 
 
@@ -70,9 +82,9 @@ class TargetSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    preset: str | None = None
+    preset: Annotated[str, _one_of("preset", PRESETS)] | None = None
     """A device by name, whose settings hold where nothing else is said; `edgestill targets` lists them."""
-    runtime: str
+    runtime: Annotated[str, _one_of("runtime", ENGINES)]
     precisions: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(checked_distinct)] = ("fp32",)
     compute_capabilities: Annotated[tuple[Capability, ...], AfterValidator(checked_distinct)] = ()
     """Such as `8.6`; empty: portable (tensorrt-rtx) or the GPU at hand (tensorrt)."""
@@ -86,7 +98,7 @@ class TargetSettings(BaseModel):
     workspace_mb: PositiveInt | None = None
     """Scratch memory that a TensorRT engine may take, in MiB."""
     optimization_level: Annotated[int, Field(ge=0, le=5)] | None = None
-    hardware_compatibility: str = "none"
+    hardware_compatibility: Annotated[str, _one_of("hardware_compatibility", HARDWARE_COMPATIBILITY)] = "none"
     version_compatible: bool = False
     strip_weights: bool = False
     refit: bool = False
@@ -94,22 +106,16 @@ class TargetSettings(BaseModel):
     gpu_fallback: bool = False
     timing_cache: str | None = None
     reproducible: bool = False
+    cuda_graph: bool = False
+    """A session captures TensorRT's work in a CUDA graph and launches it in one call while shapes repeat."""
+    spin_wait: bool = True
+    """A session waits for the GPU on a busy core; without it the thread sleeps."""
+    provider: Annotated[str, _one_of("provider", PROVIDERS)] = "cpu"
+    """Of onnxruntime's: what runs its engines, for certain."""
+    graph_optimization: Annotated[str, _one_of("graph_optimization", GRAPH_OPTIMIZATIONS)] = "all"
+    """How far onnxruntime may rewrite the graph."""
     optional: bool = False
     """Where this machine cannot build it, the report says why instead of the run stopping."""
-
-    @field_validator("preset")
-    @classmethod
-    def _known_preset(cls, value: str | None) -> str | None:
-        if value is not None and value not in PRESETS:
-            raise ValueError(unknown("preset", value, PRESETS))
-        return value
-
-    @field_validator("runtime")
-    @classmethod
-    def _known_runtime(cls, value: str) -> str:
-        if value not in ENGINES:
-            raise ValueError(unknown("runtime", value, ENGINES))
-        return value
 
     @field_validator("precisions")
     @classmethod
@@ -119,31 +125,26 @@ class TargetSettings(BaseModel):
                 raise ValueError(unknown("precision", precision, PRECISIONS))
         return value
 
-    @field_validator("hardware_compatibility")
-    @classmethod
-    def _known_level(cls, value: str) -> str:
-        if value not in HARDWARE_COMPATIBILITY:
-            raise ValueError(unknown("hardware_compatibility", value, HARDWARE_COMPATIBILITY))
-        return value
-
     @model_validator(mode="after")
     def _runtime_takes_it(self) -> TargetSettings:
         engine = ENGINES[self.runtime]
         for precision in self.precisions:
-            if precision in engine.never_builds:
+            if precision in engine.never_builds and self.provider == "cpu":
                 raise ValueError(f"{engine.never_builds[precision]}; take '{precision}' out of precisions")
-        # A profile has a default, so its value does not tell whether it was asked for.
-        fields = type(self).model_fields
-        asked = [
-            key
-            for key in _FOR_GPU
-            if key in self.model_fields_set and (key == BATCH or getattr(self, key) != fields[key].default)
-        ]
-        if asked and not engine.for_gpu:
-            raise ValueError(f"{asked[0]} is for GPUs, {self.runtime} runs on a CPU; take it out")
+        if engine.for_gpu and (asked := self._asked(_FOR_ONNXRUNTIME)):
+            raise ValueError(f"{asked[0]} is for onnxruntime, the runtime is {self.runtime}; take it out")
+        if not engine.for_gpu and (asked := self._asked(_FOR_TENSORRT)):
+            runs_on = "runs on a CPU" if self.provider == "cpu" else "takes any batch and builds nothing for one"
+            raise ValueError(f"{asked[0]} is for GPUs, {self.runtime} {runs_on}; take it out")
         if self.profiles and len({frozenset(profile.items()) for profile in self.profiles}) < len(self.profiles):
             raise ValueError("profiles holds one twice; give each once")
         return self
+
+    def _asked(self, keys: Iterable[str]) -> list[str]:
+        """Those that are not as they are by themselves; a profile has a default, so its value does not tell."""
+        fields = type(self).model_fields
+        given = [key for key in keys if key in self.model_fields_set]
+        return [key for key in given if key == BATCH or getattr(self, key) != fields[key].default]
 
     def takes_batch(self, size: int) -> bool:
         """Whether its engines run a batch of this size."""
@@ -169,6 +170,7 @@ class TargetSettings(BaseModel):
             builder=self._builder_options(),
             threads=threads,
             optional=self.optional,
+            running=RunOptions(self.cuda_graph, self.spin_wait, self.provider, self.graph_optimization),
         )
 
     def _builder_options(self) -> BuilderOptions:
@@ -186,10 +188,9 @@ class TargetSettings(BaseModel):
         )
 
 
-_FOR_GPU = tuple(
-    name for name in TargetSettings.model_fields if name not in ("preset", "runtime", "precisions", "opset", "optional")
-)
-"""What only TensorRT obeys."""
+_FOR_ONNXRUNTIME = ("provider", "graph_optimization")
+_FOR_ANY = ("preset", "runtime", "precisions", "opset", "optional")
+_FOR_TENSORRT = tuple(name for name in TargetSettings.model_fields if name not in (*_FOR_ANY, *_FOR_ONNXRUNTIME))
 
 
 def with_presets(section: Any) -> Any:

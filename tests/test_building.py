@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import ClassVar, NoReturn, final
+from typing import Any, ClassVar, NoReturn, final
 
 import pytest
 from pydantic import ValidationError
 
 from engines.base import AxisProfile, BuildCancelled, BuiltEngine, Engine, EngineError, StepDone, Target
+from engines.run_options import RunOptions
 from pipeline.building import Wanted, built_engine, engine_line, engine_record
 from pipeline.cancellation import Cancellation
 from pipeline.errors import Cancelled, NotAcceptable, ResourceExhausted
@@ -139,3 +140,31 @@ def test_sizes_of_an_axis_that_the_export_does_not_open_are_in_vain() -> None:
 def test_a_cpu_target_that_names_no_profile_takes_every_batch() -> None:
     assert TargetSettings(runtime="onnxruntime").takes_batch(4096)
     assert not TargetSettings(runtime="tensorrt-rtx").takes_batch(4096)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"provider": "gpu"}, "provider 'gpu' is unknown; choose from cpu, cuda, tensorrt"),
+        ({"graph_optimization": "al"}, "graph_optimization 'al' is unknown; did you mean 'all'"),
+        ({"cuda_graph": True}, "cuda_graph is for GPUs, onnxruntime runs on a CPU; take it out"),
+        ({"provider": "cuda", "spin_wait": False}, "spin_wait is for GPUs, onnxruntime takes any batch"),
+        (
+            {"runtime": "tensorrt", "provider": "cuda"},
+            "provider is for onnxruntime, the runtime is tensorrt",
+        ),
+        ({"precisions": ["fp16"]}, "onnxruntime on a CPU computes FP16 in FP32"),
+    ],
+)
+def test_what_a_runtime_does_not_obey_is_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        TargetSettings.model_validate({"runtime": "onnxruntime", **settings})
+
+
+def test_how_a_session_runs_reaches_the_engine() -> None:
+    settings = {"runtime": "tensorrt", "cuda_graph": True, "spin_wait": False}
+    assert TargetSettings.model_validate(settings).target("edge", 1).running == RunOptions(True, False)
+    settings = {"runtime": "onnxruntime", "provider": "cuda", "graph_optimization": "basic", "precisions": ("fp16",)}
+    running = TargetSettings.model_validate(settings).target("edge", 1).running
+    assert running == RunOptions(provider="cuda", graph_optimization="basic")
+    assert running.asked() == ("provider", "graph_optimization")

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from engines.base import Arrays, EngineError, Session, TensorInfo
 from engines.latency import MARGIN, MIN_ROUNDS, compare, median_interval, summarize
+from engines.run_options import Phases, RunConditions
 from engines.timing import (
     MIN_SAMPLES,
     PRESETS,
@@ -25,6 +26,7 @@ from engines.timing import (
     MeasurementCancelled,
     TimingSettings,
     measure_latency,
+    median_phases,
 )
 
 QUICK = PRESETS["quick"]
@@ -347,6 +349,42 @@ def test_only_one_measurement_at_one_batch_size_is_compared() -> None:
         compare(a, samples_of(noisy(2), "b", batch_size=8))
     with pytest.raises(InvalidMeasurement, match="not timed in the same rounds; time both in one measurement"):
         compare(a, samples_of(noisy(2, rounds=12), "b"))
+
+
+def test_times_that_hold_different_things_are_not_compared() -> None:
+    a = samples_of(noisy(1), "a")
+    b = replace(a, session="b", conditions=RunConditions(transfers=True, spin_wait=True))
+    said = "a and b at batch size 1: they differ in transfers, spin_wait, so their times mean different things"
+    with pytest.raises(InvalidMeasurement, match=said):
+        compare(a, b)
+    assert compare(b, b).verdict == "inconclusive"
+
+
+class PhasedSession(TimedSession):
+    """Runs on a GPU whose compute takes one millisecond more with each run."""
+
+    @property
+    def conditions(self) -> RunConditions:
+        return RunConditions(transfers=True, cuda_graph=True)
+
+    def run_in_phases(self, feeds: Arrays) -> Phases:
+        self.run(feeds)
+        return Phases(0.5, float(len(self.fed)), 0.25, 0.125)
+
+
+def test_samples_carry_what_their_time_depends_on() -> None:
+    clock = Clock()
+    found = measure_latency({"a": PhasedSession(clock, "a", lambda _: 1.0)}, feeds(), QUICK, clock_ns=clock)["a", 1]
+    assert found.conditions == RunConditions(transfers=True, cuda_graph=True)
+    assert measured(a=1.0)["a"].conditions == RunConditions()
+
+
+def test_phases_are_medians_of_warm_runs_over_rotated_inputs() -> None:
+    session = PhasedSession(Clock(), "a", lambda _: 1.0)
+    inputs = feeds(count=3)[1]
+    assert median_phases(session, inputs, runs=5) == Phases(0.5, 8.0, 0.25, 0.125)
+    assert session.fed == [0, 1, 2, 0, 1, 2, 0, 1, 2, 0]
+    assert median_phases(TimedSession(Clock(), "a", lambda _: 1.0), inputs) is None
 
 
 def test_presets_reach_what_they_promise() -> None:

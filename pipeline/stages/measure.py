@@ -13,16 +13,18 @@ import numpy as np
 from pydantic import AfterValidator, Field, PositiveInt, field_validator
 
 from engines import ENGINES
-from engines.base import Session, Target
+from engines.base import Arrays, Session, Target
 from engines.latency import compare, summarize
 from engines.machine import this_machine
 from engines.peak_memory import peak_memory_bytes
+from engines.run_options import Phases
 from engines.timing import (
     PRESETS,
     InvalidMeasurement,
     LatencySamples,
     MeasurementCancelled,
     measure_latency,
+    median_phases,
 )
 from pipeline import atomic
 from pipeline.accuracy import Predictions, TestSplit
@@ -79,6 +81,7 @@ class Measure(Stage):
             metrics = {name: test.metric(each) for name, each in found.items()}
             _say_metrics(metrics, context)
             latencies = self._latencies(sessions, test, context)
+            phases = _phases(sessions, self.batch_sizes, test, context)
         shapes = {spec.name: spec.shape for spec in test.dataset.interface.inputs}
         memory = {name: _peak_memory(running, self.batch_sizes, shapes) for name, running in sessions.items()}
         document = {
@@ -88,7 +91,7 @@ class Measure(Stage):
             "test_samples": len(test.indices),
             "accuracy": {name: asdict(metric) for name, metric in metrics.items()},
             "accuracy_ratio_to_fp32": _ratios(found, records, test),
-            "latency": _summaries(latencies, records, context.threads),
+            "latency": _summaries(latencies, phases, records, context.threads),
             "peak_memory_bytes": memory,
             "not_measured": {record.name: why for record in records if (why := _why_not_run(record)) is not None},
             "machine": this_machine().to_json(),
@@ -170,15 +173,36 @@ def _sessions(records: tuple[BuiltRecord, ...], engines: Engines, stack: ExitSta
 def _timed(
     sessions: Mapping[str, Session], batch_size: int, test: TestSplit, settings: Any, on_round: Any, context: Context
 ) -> dict[tuple[str, int], LatencySamples]:
-    random = np.random.default_rng(context.seed)
-    picks = [random.choice(test.indices, batch_size) for _ in range(INPUT_SETS)]
-    feeds = {batch_size: [test.dataset.inputs(pick) for pick in picks]}
+    inputs = _input_sets(test, batch_size, context)
     with engine_errors_explained("timing"):
         try:
-            return measure_latency(sessions, feeds, settings, on_round)
+            return measure_latency(sessions, {batch_size: inputs}, settings, on_round)
         except MeasurementCancelled:
             context.cancellation.check()
             raise
+
+
+def _input_sets(test: TestSplit, batch_size: int, context: Context) -> list[Arrays]:
+    random = np.random.default_rng(context.seed)
+    picks = [random.choice(test.indices, batch_size) for _ in range(INPUT_SETS)]
+    return [test.dataset.inputs(pick) for pick in picks]
+
+
+def _phases(
+    sessions: Mapping[str, _Running], batch_sizes: tuple[int, ...], test: TestSplit, context: Context
+) -> dict[tuple[str, int], Phases]:
+    """Copies and compute of the engines that run on a GPU, timed apart, beside their latency."""
+    found = {}
+    for name, running in sessions.items():
+        for size in batch_sizes:
+            if not running.takes(size):
+                continue
+            context.cancellation.check()
+            with engine_errors_explained(name):
+                phases = median_phases(running.session, _input_sets(test, size, context))
+            if phases is not None:
+                found[name, size] = phases
+    return found
 
 
 def _peak_memory(running: _Running, batch_sizes: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]]) -> int | None:
@@ -201,7 +225,10 @@ def _ratios(found: Mapping[str, Predictions], records: tuple[BuiltRecord, ...], 
 
 
 def _summaries(
-    samples: Mapping[tuple[str, int], LatencySamples], records: tuple[BuiltRecord, ...], threads: int
+    samples: Mapping[tuple[str, int], LatencySamples],
+    phases: Mapping[tuple[str, int], Phases],
+    records: tuple[BuiltRecord, ...],
+    threads: int,
 ) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
     for record in records:
@@ -215,6 +242,9 @@ def _summaries(
                     entry["versus_fp32"] = compare(each, reference).to_json()
             except InvalidMeasurement as error:
                 raise MeasurementInvalid(str(error)) from error
+            entry["conditions"] = asdict(each.conditions)
+            if (name, size) in phases:
+                entry["phases"] = asdict(phases[name, size])
             entry["quantiles_ms"] = np.quantile(each.milliseconds, np.linspace(0, 1, 41)).round(6).tolist()
             found.setdefault(name, []).append(entry)
     return found
