@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import time
 from abc import abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, final
 
 from engines import cuda
+from engines.audit import Kind, RealizedLayer
 from engines.base import (
     PRECISIONS,
     BuildFailed,
     BuiltEngine,
     Engine,
+    EngineError,
     RuntimeMissing,
     Session,
     StepDone,
@@ -24,7 +27,11 @@ from engines.compatibility import facts_of, will_load
 from engines.device import this_device
 from engines.files import replacing
 from engines.plan import plan_header
+from engines.run_options import RunOptions
 from engines.tensorrt.build import compile_graph
+from engines.tensorrt.inspector import inspected_layers
+from engines.tensorrt.layers import UnreadableLayers
+from engines.tensorrt.loading import load_plan
 from engines.tensorrt.module import RuntimeModule, count_dla_cores, known_compute_capabilities
 from engines.tensorrt.refusals import multiplies_fp8, what_rtx_refuses, what_tensorrt_refuses
 from engines.tensorrt.session import open_session
@@ -82,7 +89,27 @@ class TensorRTEngine(Engine):
         )
 
     def open(self, engine: Path, sha256: str, target: Target) -> Session:
-        # Deserializing a plan runs its code: nothing but the recorded bytes gets there.
+        plan = self._loadable(engine, sha256, target)
+        return open_session(self.module.load(), cuda.open_cuda(), plan, engine, target.running)
+
+    def inspect(
+        self, engine: Path, sha256: str, target: Target, products: Mapping[str, Kind] | None = None
+    ) -> tuple[RealizedLayer, ...]:
+        """The realized layers of an engine whose builder's log is not at hand, as TensorRT tells them on a GPU.
+
+        `products` as in `inspected_layers`. Raises as `open` does, and EngineError where they cannot be read.
+        """
+        plan, trt = self._loadable(engine, sha256, target), self.module.load()
+        loaded = load_plan(trt, plan, engine, RunOptions())
+        try:
+            return inspected_layers(trt, loaded.engine, products or {})
+        except UnreadableLayers as error:
+            raise EngineError(
+                f"{engine}: what {trt.__name__} {trt.__version__} tells of its layers is not readable: {error}"
+            ) from error
+
+    def _loadable(self, engine: Path, sha256: str, target: Target) -> bytes:
+        """Deserializing a plan runs its code: nothing gets there but the recorded bytes, that will load here."""
         plan = verified_bytes(engine, sha256)
         header = plan_header(plan, engine)
         if missing := self.why_not_run(target):
@@ -90,7 +117,7 @@ class TensorRTEngine(Engine):
         found = will_load(facts_of(header, target), this_device({self.runtime: self.module.version() or ""}))
         if found.verdict == "no":
             raise RuntimeMissing(f"{engine}: does not load here: {'; '.join(found.reasons)}")
-        return open_session(self.module.load(), cuda.open_cuda(), plan, engine, target.running)
+        return plan
 
 
 @final

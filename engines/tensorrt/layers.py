@@ -69,7 +69,7 @@ def realized_layers(message: str, products: Mapping[str, Kind]) -> tuple[Realize
     layers = [_layer(line, products) for line in body.split("\n") if line.strip()]
     if not layers:
         raise UnreadableLayers("it lists no layer")
-    return tuple(_with_products_in_generated_kernels(layers, products))
+    return tuple(with_products_in_generated_kernels(layers, products))
 
 
 def onnx_nodes(metadata: str) -> tuple[str, ...]:
@@ -111,17 +111,42 @@ def _layer(line: str, products: Mapping[str, Kind]) -> RealizedLayer:
         raise UnreadableLayers(f"no inputs and outputs in {line[:120]!r}")
     tail = _TAIL.search(line, reader.at)
     nodes = onnx_nodes(tail["metadata"]) if tail else ()
-    kind = _kind(head["type"], head["name"])
+    inputs = lists["Inputs"] + lists.get("Constants", ()) + _weights(line[reader.at :])
+    return realized_layer(head["name"], head["type"], inputs, lists["Outputs"], nodes, products)
+
+
+def realized_layer(
+    name: str,
+    layer_type: str,
+    inputs: tuple[RealizedTensor, ...],
+    outputs: tuple[RealizedTensor, ...],
+    nodes: tuple[str, ...],
+    products: Mapping[str, Kind],
+) -> RealizedLayer:
+    """One layer as TensorRT names it; constants and weights are among its inputs."""
+    kind = _kind(layer_type, name)
     return RealizedLayer(
-        name=head["name"],
+        name=name,
         kind=kind,
-        operator=head["type"],
-        inputs=lists["Inputs"] + lists.get("Constants", ()) + _weights(line[reader.at :]),
-        outputs=lists["Outputs"],
+        operator=layer_type,
+        inputs=inputs,
+        outputs=outputs,
         onnx_nodes=nodes,
         products=tuple(node for node in nodes if node in products) if kind != "other" else (),
-        dequantizes=_DEQUANTIZED_NAME.match(head["name"]) is not None,
+        dequantizes=_DEQUANTIZED_NAME.match(name) is not None,
     )
+
+
+def realized_tensor(
+    name: str, dims: tuple[int, ...], dtype: str | None, words: str, constant: bool = False
+) -> RealizedTensor:
+    """`dtype` in TensorRT's word for it, or None where it stands among the words of its format."""
+    return RealizedTensor(name, _dtype(dtype) if dtype else _dtype_from_words(words), dims, words, constant)
+
+
+def weights_tensor(dtype: str, count: int) -> RealizedTensor:
+    """Weights of which TensorRT tells type and number alone."""
+    return RealizedTensor("Weights", _dtype(dtype), (count,), "", True)
 
 
 def _kind(layer_type: str, name: str) -> Kind:
@@ -130,10 +155,8 @@ def _kind(layer_type: str, name: str) -> Kind:
 
 
 def _tensor(match: re.Match[str], constant: bool) -> RealizedTensor:
-    words = match["words"] or ""
-    dtype = _dtype(match["dtype"]) if match["dtype"] else _dtype_from_words(words)
     dims = tuple(int(size) for size in match["dims"].split(",") if size)
-    return RealizedTensor(match["name"], dtype, dims, match["format"] or words, constant)
+    return realized_tensor(match["name"], dims, match["dtype"], match["format"] or match["words"] or "", constant)
 
 
 def _dtype(word: str) -> str:
@@ -153,10 +176,10 @@ def _dtype_from_words(words: str) -> str:
 
 def _weights(rest: str) -> tuple[RealizedTensor, ...]:
     match = _WEIGHTS.search(rest)
-    return (RealizedTensor("Weights", _dtype(match["dtype"]), (int(match["count"]),), "", True),) if match else ()
+    return (weights_tensor(match["dtype"], int(match["count"])),) if match else ()
 
 
-def _with_products_in_generated_kernels(
+def with_products_in_generated_kernels(
     layers: Sequence[RealizedLayer], products: Mapping[str, Kind]
 ) -> list[RealizedLayer]:
     """A product too small for a library kernel is part of a generated one, which tells by its ONNX nodes alone."""
