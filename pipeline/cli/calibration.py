@@ -19,7 +19,13 @@ Families_ = Annotated[list[str], typer.Option(help="Placement family; may be rep
 Preprocess_ = Annotated[
     Path | None, typer.Option(help="preprocess.json of a workspace, or a preprocess table as JSON.")
 ]
-Folder_ = Annotated[Path | None, typer.Option(help="Folder for the results; default beside the model.")]
+Folder_ = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the results; default beside the model.")]
+Out_ = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", "-o", help="Folder for the results, or the INT8 graph's own name ending in .onnx, of one family."
+    ),
+]
 Validation_ = Annotated[
     Path | None,
     typer.Option(help="Samples on which graphs are judged, as --data; without it the calibration samples."),
@@ -104,7 +110,7 @@ def _quantize(
     preprocess: Preprocess_ = None,
     images: Images_ = "all",
     channel_extremes: Channels_ = False,
-    out: Folder_ = None,
+    out: Out_ = None,
     batch_size: BatchSize_ = 32,
     threads: Threads_ = 1,
     weights: Annotated[str, typer.Option(help="Their scales: max, or mse (least squared error).")] = "max",

@@ -40,7 +40,7 @@ def judging_of(request: QuantizeRequest, inputs: Mapping[str, GraphInput], batch
         yardstick=yardstick_of(request.model, data, request.threads, wanted),
         sensitivity="worst" if request.sensitivity == "off" else request.sensitivity,
         budget=request.budget,
-        remembered=request.folder / f"{request.model.stem}.{EVALUATIONS}",
+        remembered=request.destination.path(EVALUATIONS),
         threads=request.threads,
         latencies=latencies_of(request),
     )
@@ -58,8 +58,8 @@ def judging_notes(request: QuantizeRequest, judging: Judging, found: Mapping[str
 
 def write_sensitivity(request: QuantizeRequest, document: Mapping[str, Any]) -> Path:
     """Beside the graphs."""
-    path = request.folder / f"{request.model.stem}.{SENSITIVITY}"
-    with disk_errors_explained(request.folder):
-        request.folder.mkdir(parents=True, exist_ok=True)
+    path = request.destination.path(SENSITIVITY)
+    with disk_errors_explained(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
         atomic.write_json(path, document)
     return path

@@ -12,6 +12,7 @@ from pipeline.budget import Budget
 from pipeline.calibration_images import images_from_text
 from pipeline.calibration_inputs import data_from
 from pipeline.cancellation import Cancellation
+from pipeline.commands.destination import Destination, destination_of
 from pipeline.commands.explain import explanation
 from pipeline.commands.judging import judging_notes, judging_of, latencies_of, write_sensitivity
 from pipeline.errors import NotAcceptable, RecipeError
@@ -72,9 +73,9 @@ class QuantizeRequest:
     channel_extremes: bool = False
 
     @property
-    def folder(self) -> Path:
-        """For the results."""
-        return self.out or self.model.parent
+    def destination(self) -> Destination:
+        """For the results; raises RecipeError."""
+        return destination_of(self.model, self.out, self.families)
 
     @property
     def settings(self) -> QuantizationSettings:
@@ -98,20 +99,21 @@ def quantize(request: QuantizeRequest, progress: Progress, cancellation: Cancell
     budget also sensitivity.json; exit 1 where no placement is within it, and the closest is written.
     """
     check(request)
+    to = request.destination
     inputs = graph_inputs(request.model)
     batch_size = size_of_batches(inputs, request.batch_size)
     judging = judging_of(request, inputs, batch_size)
     data = data_of(request, inputs, batch_size)
-    partial = request.folder / f"{request.model.stem}.sketches.partial"
+    partial = to.path("sketches.partial")
     result = quantized(request.model, data, request.settings, progress, cancellation, partial)
     found: Mapping[str, FamilyFound] = {}
     if judging is not None:
         result, found = judged(result, judging, progress, cancellation)
-    files = write_graphs(result, request.folder, request.model.stem)
+    files = write_graphs(result, to)
     partial.unlink(missing_ok=True)
-    with disk_errors_explained(request.folder):
+    with disk_errors_explained(to.folder):
         files += write_for_tensorrt(
-            result.measured, result.ranges, request.settings, request.model, request.folder, f"{request.model.stem}."
+            result.measured, result.ranges, request.settings, request.model, to.folder, f"{to.stem}."
         )
     notes = [*result.notes()]
     costs: dict[str, Any] = {}
@@ -161,19 +163,19 @@ def data_of(request: QuantizeRequest, inputs: Mapping[str, GraphInput], size: in
     return data_from(request.data, request.preprocess, inputs, size)
 
 
-def write_graphs(result: Quantized, folder: Path, stem: str) -> list[Path]:
+def write_graphs(result: Quantized, to: Destination) -> list[Path]:
     """Sketches, ranges, placement and every graph, each file whole or as it was."""
-    with disk_errors_explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        files = [folder / f"{stem}.{name}" for name in ("sketches.npz", "ranges.json", PLACEMENT)]
+    with disk_errors_explained(to.folder):
+        to.folder.mkdir(parents=True, exist_ok=True)
+        files = [to.path(name) for name in ("sketches.npz", "ranges.json", PLACEMENT)]
         with atomic.replacing(files[0]) as sketches, atomic.replacing(files[1]) as ranges:
             result.sketches.save(sketches)
             result.evidence.save(ranges)
         atomic.write_json(files[2], placement_document(result))
         for name in result.missing_graphs():
-            remove_graph(folder / f"{stem}.{name}")  # of an earlier calibration: it is not of these ranges
+            remove_graph(to.path(name))  # of an earlier calibration: it is not of these ranges
         for name, model in result.graphs().items():
-            files += write_graph(folder / f"{stem}.{name}", model)
+            files += write_graph(to.path(name), model)
     return files
 
 

@@ -10,6 +10,7 @@ from calibration.errors import CalibrationError, GraphRefused
 from calibration.families import FAMILY
 from engines.base import sha256_of_file
 from pipeline import atomic
+from pipeline.commands.destination import Destination, destination_of
 from pipeline.commands.explain import explanation
 from pipeline.errors import DataRejected, IntegrityError, NotAcceptable, RecipeError
 from pipeline.onnx_file import loaded_graph, write_graph
@@ -63,9 +64,9 @@ def quantize_cache(request: CacheRequest) -> Outcome:
     scale that the graph needs.
     """
     _check(request)
+    to = destination_of(request.model, request.out, request.families)
     converted = _converted(request, _verified_origin(request))
-    folder, stem = request.out or request.model.parent, request.model.stem
-    files = _write(request, converted, folder, stem)
+    files = _write(request, converted, to)
     document = {
         "model": str(request.model),
         "cache": str(request.cache),
@@ -154,18 +155,18 @@ def _converted(request: CacheRequest, origin: CacheOrigin | None) -> _Converted:
     return _Converted(model, ranges, placements, int8, len(cache.scales.keys() - named))
 
 
-def _write(request: CacheRequest, converted: _Converted, folder: Path, stem: str) -> list[Path]:
+def _write(request: CacheRequest, converted: _Converted, to: Destination) -> list[Path]:
     settings = QuantizationSettings("", (), cache_versions=request.cache_versions)
-    with disk_errors_explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        files = [folder / f"{stem}.{name}" for name in ("ranges.json", PLACEMENT)]
+    with disk_errors_explained(to.folder):
+        to.folder.mkdir(parents=True, exist_ok=True)
+        files = [to.path(name) for name in ("ranges.json", PLACEMENT)]
         with atomic.replacing(files[0]) as ranges:
             converted.ranges.save(ranges)
         atomic.write_json(files[1], _placements(converted))
         for family, model in converted.int8.items():
-            files += write_graph(folder / f"{stem}.{family}.int8.onnx", model)
+            files += write_graph(to.path(f"{family}.int8.onnx"), model)
         return files + write_for_tensorrt(
-            converted.model, converted.ranges, settings, request.model, folder, f"{stem}."
+            converted.model, converted.ranges, settings, request.model, to.folder, f"{to.stem}."
         )
 
 

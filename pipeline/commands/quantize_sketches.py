@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.calibration_inputs import require_files
+from pipeline.commands.destination import destination_of
 from pipeline.commands.quantize import write_graphs
 from pipeline.errors import RecipeError
 from pipeline.outcome import Outcome
@@ -52,11 +53,11 @@ def quantize_sketches(request: SketchesRequest) -> Outcome:
     except ValueError as error:
         raise RecipeError(str(error)) from error
     require_files(request.model, *request.sketches)
+    to = destination_of(request.model, request.out, request.families)
     result = quantized_from_sketches(request.model, request.sketches, settings)
-    folder, stem = request.out or request.model.parent, request.model.stem
-    files = write_graphs(result, folder, stem)
-    with disk_errors_explained(folder):
-        files += write_for_tensorrt(result.measured, result.ranges, settings, request.model, folder, f"{stem}.")
+    files = write_graphs(result, to)
+    with disk_errors_explained(to.folder):
+        files += write_for_tensorrt(result.measured, result.ranges, settings, request.model, to.folder, f"{to.stem}.")
     notes = [*result.notes(), "no repair was tried: it needs --data"]
     document = {
         "model": str(request.model),
