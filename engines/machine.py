@@ -109,7 +109,7 @@ def this_machine(root: Path = ROOT, architecture: str | None = None) -> Machine:
         memory_bytes=_memory_bytes(root),
         gpus=_gpus(root),
         board=_text(root / "proc/device-tree/model").strip("\0\n ") or None,
-        l4t=_l4t(root),
+        l4t=jetson_linux(root),
         python=platform.python_version(),
         container=_container(root),
         virtual="hypervisor" in flags,
@@ -218,7 +218,8 @@ def _gpu(line: str) -> Gpu:
     )
 
 
-def _l4t(root: Path) -> str | None:
+def jetson_linux(root: Path = ROOT) -> str | None:
+    """Its release, such as `36.4.3`; None where this is no Jetson."""
     found = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", _text(root / "etc/nv_tegra_release"))
     return f"{found[1]}.{found[2]}" if found else None
 

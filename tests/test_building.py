@@ -16,6 +16,7 @@ from pipeline.building import Wanted, built_engine, engine_line, engine_record
 from pipeline.cancellation import Cancellation
 from pipeline.errors import Cancelled, NotAcceptable, ResourceExhausted
 from pipeline.progress import QuietProgress
+from pipeline.stages import measure
 from pipeline.target_settings import Profile, TargetSettings, missing_profiles, unused_profiles
 
 LENGTHS = {"min": 4, "opt": 16, "max": 64}
@@ -168,3 +169,14 @@ def test_how_a_session_runs_reaches_the_engine() -> None:
     running = TargetSettings.model_validate(settings).target("edge", 1).running
     assert running == RunOptions(provider="cuda", graph_optimization="basic")
     assert running.asked() == ("provider", "graph_optimization")
+
+
+def test_an_engine_of_several_profiles_is_timed_at_the_batch_sizes_of_each() -> None:
+    settings = {"runtime": "tensorrt", "batch": {"min": 1, "opt": 1, "max": 2}}
+    more = {"profiles": [{"batch": {"min": 8, "opt": 8, "max": 16}}]}
+    target = TargetSettings.model_validate({**settings, **more}).target("edge", 1)
+    session: Any = None
+    running = measure._Running(target, session, Path("e.plan"), "")
+    assert [size for size in (1, 2, 4, 8, 16, 32) if running.takes(size)] == [1, 2, 8, 16]
+    anywhere = replace(running, target=Target("cpu", "onnxruntime"))
+    assert anywhere.takes(4096)

@@ -253,6 +253,8 @@ def test_each_profile_takes_its_sizes_and_what_lies_between_is_refused(runtime: 
 
 
 def test_an_output_whose_size_depends_on_the_data_has_that_size(runtime: str, tmp_path: Path) -> None:
+    if runtime == "tensorrt-rtx":
+        pytest.skip("TensorRT-RTX 1.7 builds no operator whose size depends on the data")
     text = '<ir_version: 10, opset_import: ["" : 18]> g (float[N, 8] x) => (int64[2, M] y) { y = NonZero(x) }'
     onnx.save(onnx.parser.parse_model(text), tmp_path / "m.onnx")
     target = target_of(runtime)

@@ -169,5 +169,5 @@ def test_tensorrt_builds_and_runs_for_the_gpu_at_hand_alone(tmp_path: Path, monk
 
 
 def test_versions_are_empty_where_nothing_is_installed() -> None:
-    assert RuntimeModule("no_such_distribution", "").version() is None
+    assert RuntimeModule("no_such_distribution", str).version() is None
     assert TensorRT().versions() == {} or "tensorrt" in TensorRT().versions()

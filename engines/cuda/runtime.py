@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, final
 
 from engines.base import EngineError, RuntimeMissing
 from engines.cuda.adapter import Cuda, require_contiguous
-from engines.cuda.driver import LIBRARY, loaded
+from engines.cuda.driver import LIBRARY, driver_version, loaded
 from engines.cuda.driver_calls import DriverCalls
+from engines.packages import how_to_get_libcudart
 
 if TYPE_CHECKING:
     import numpy as np
@@ -147,10 +148,8 @@ def load_runtime() -> ctypes.CDLL:
         if library is not None:
             return library
         tried.append(name)
-    raise RuntimeMissing(
-        f"the CUDA runtime does not load (tried {', '.join(tried)}): install the CUDA toolkit, "
-        "or pip install nvidia-cuda-runtime, or pip install pycuda"
-    )
+    advice = how_to_get_libcudart(driver_version())
+    raise RuntimeMissing(f"the CUDA runtime does not load (tried {', '.join(tried)}): {advice}")
 
 
 def _packaged_runtimes() -> Iterator[str]:

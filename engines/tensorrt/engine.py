@@ -26,6 +26,7 @@ from engines.base import (
 from engines.compatibility import facts_of, will_load
 from engines.device import this_device
 from engines.files import replacing
+from engines.packages import how_to_get_tensorrt, how_to_get_tensorrt_rtx
 from engines.plan import plan_header
 from engines.run_options import RunOptions
 from engines.tensorrt.build import compile_graph
@@ -127,10 +128,7 @@ class TensorRT(TensorRTEngine):
     runtime: ClassVar[str] = "tensorrt"
     family: ClassVar[str] = "tensorrt"
     times_tactics: ClassVar[bool] = True
-    module: ClassVar[RuntimeModule] = RuntimeModule(
-        name="tensorrt",
-        install="a Jetson has it from JetPack; elsewhere pip install 'edgestill[tensorrt]' from NVIDIA's package index",
-    )
+    module: ClassVar[RuntimeModule] = RuntimeModule("tensorrt", how_to_get_tensorrt)
 
     def dla_cores(self) -> int | None:
         """Of this machine; None where there is no GPU or no TensorRT to tell."""
@@ -166,9 +164,7 @@ class TensorRTRTX(TensorRTEngine):
 
     runtime: ClassVar[str] = "tensorrt-rtx"
     family: ClassVar[str] = "tensorrt-rtx"
-    module: ClassVar[RuntimeModule] = RuntimeModule(
-        name="tensorrt_rtx", install="pip install 'edgestill[rtx]' (x86-64 Linux only)"
-    )
+    module: ClassVar[RuntimeModule] = RuntimeModule("tensorrt_rtx", how_to_get_tensorrt_rtx)
 
     def _missing(self) -> str | None:
         return self.module.why_missing()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from engines.base import BuildFailed, RuntimeMissing
@@ -18,7 +18,7 @@ class RuntimeModule:
     """A Python module of NVIDIA's: what it is called and how to get it."""
 
     name: str
-    install: str
+    how_to_get: Callable[[], str]
 
     def version(self) -> str | None:
         """Of the installed distribution; None where there is none. Imports nothing."""
@@ -33,7 +33,7 @@ class RuntimeModule:
             return importlib.import_module(self.name)
         except Exception as error:
             reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-            raise RuntimeMissing(f"{self.name} cannot be imported here ({reason[0]}): {self.install}") from error
+            raise RuntimeMissing(f"{self.name} cannot be imported here ({reason[0]}): {self.how_to_get()}") from error
 
     def why_missing(self) -> str | None:
         try:

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import AfterValidator, Field, PositiveInt, field_validator
 
 from engines import ENGINES
-from engines.base import Arrays, Session, Target
+from engines.base import BATCH, Arrays, Session, Target
 from engines.latency import compare, summarize
 from engines.machine import this_machine
 from engines.peak_memory import peak_memory_bytes
@@ -143,12 +143,15 @@ class _Running:
 
     @property
     def batch_sizes(self) -> tuple[int, int]:
-        """Least and most that it takes; a CPU takes any."""
+        """Least and most that its first profile takes; a CPU takes any."""
         for_gpu = ENGINES[self.target.runtime].for_gpu
         return (self.target.batch.min, self.target.batch.max) if for_gpu else (1, sys.maxsize)
 
     def takes(self, batch_size: int) -> bool:
-        return self.batch_sizes[0] <= batch_size <= self.batch_sizes[1]
+        """Through whichever profile."""
+        batches = [profile[BATCH] for profile in self.target.profiles]
+        for_gpu = ENGINES[self.target.runtime].for_gpu
+        return not for_gpu or any(batch.min <= batch_size <= batch.max for batch in batches)
 
 
 def _why_not_run(record: BuiltRecord) -> str | None:
