@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx.parser
 import pytest
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # it ships no types
 from small_training import invoke
 
 from pipeline.parity import ReferenceSession
@@ -59,6 +61,19 @@ def test_a_graph_of_dynamic_axes_is_quantized_and_runs_at_sizes_that_calibration
         for name, values in expected.items():
             error = np.abs(found[name] - values).max() / np.abs(values).max()
             assert error < 0.1, (name, error)
+
+
+@pytest.mark.parametrize("options", [(), ("--channel-extremes", "--images", "auto")])
+def test_the_ranges_are_what_their_schema_says(options: tuple[str, ...], tmp_path: Path) -> None:
+    model, data = written(tmp_path, 17)
+    done = invoke("quantize", model, "--data", data, "--family", "tensorrt", "--repair", "none", "-q", *options)
+    assert done.exit_code == 0, done.stderr
+    schema = json.loads(resources.files("calibration").joinpath("ranges.schema.json").read_text())
+    ranges = json.loads((tmp_path / "net.ranges.json").read_text())
+    validator = Draft202012Validator(schema)
+    assert [error.message for error in validator.iter_errors(ranges)] == []
+    del ranges["tensors"]["x"]["low"]
+    assert [error.message for error in validator.iter_errors(ranges)] == ["'low' is a required property"]
 
 
 def test_one_graph_gets_the_name_that_is_given_and_the_rest_lies_beside_it(tmp_path: Path) -> None:
