@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, 
 from engines import ENGINES, PRECISIONS
 from engines.base import BATCH, AxisProfile, Target
 from engines.builder_options import HARDWARE_COMPATIBILITY, BuilderOptions
+from engines.execution_provider import NEVER_BUILDS
 from engines.presets import PRESETS
 from engines.run_options import GRAPH_OPTIMIZATIONS, PROVIDERS, RunOptions
 from pipeline.names import checked_distinct, unknown
@@ -128,9 +129,10 @@ class TargetSettings(BaseModel):
     @model_validator(mode="after")
     def _runtime_takes_it(self) -> TargetSettings:
         engine = ENGINES[self.runtime]
+        never = NEVER_BUILDS[self.provider] if self.runtime == "onnxruntime" else engine.never_builds
         for precision in self.precisions:
-            if precision in engine.never_builds and self.provider == "cpu":
-                raise ValueError(f"{engine.never_builds[precision]}; take '{precision}' out of precisions")
+            if precision in never:
+                raise ValueError(f"{never[precision]}; take '{precision}' out of precisions")
         if engine.for_gpu and (asked := self._asked(_FOR_ONNXRUNTIME)):
             raise ValueError(f"{asked[0]} is for onnxruntime, the runtime is {self.runtime}; take it out")
         if not engine.for_gpu and (asked := self._asked(_FOR_TENSORRT)):

@@ -155,6 +155,8 @@ def test_a_cpu_target_that_names_no_profile_takes_every_batch() -> None:
             "provider is for onnxruntime, the runtime is tensorrt",
         ),
         ({"precisions": ["fp16"]}, "onnxruntime on a CPU computes FP16 in FP32"),
+        ({"provider": "cuda", "precisions": ["int8"]}, "CUDA provider has no INT8 convolution"),
+        ({"provider": "tensorrt"}, "TensorRT provider has no switch for TF32, so its FP32 is 'tf32'"),
     ],
 )
 def test_what_a_runtime_does_not_obey_is_refused(settings: dict[str, Any], said: str) -> None:

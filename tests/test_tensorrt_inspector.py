@@ -20,10 +20,12 @@ from test_tensorrt_session import FakeTensorRT
 
 from engines import cuda as cuda_package
 from engines.audit import Kind, summarize
-from engines.base import EngineDamaged, EngineError, Target, sha256_of_file
+from engines.base import BuildFailed, EngineDamaged, EngineError, Target, sha256_of_file
 from engines.tensorrt import TensorRTRTX
+from engines.tensorrt.build import _evidence
 from engines.tensorrt.inspector import layers_from_json
 from engines.tensorrt.layers import UnreadableLayers, realized_layers
+from engines.tensorrt.log import Recorder
 
 # TensorRT 10: the layer of TENSORRT_10, as its inspector writes it.
 OLDER: dict[str, Any] = {
@@ -175,3 +177,22 @@ def test_an_engine_is_inspected_once_its_digest_is_verified(told: dict[str, Any]
     plan.write_bytes(b"evil")
     with pytest.raises(EngineDamaged, match="it was not loaded"):
         TensorRTRTX().inspect(plan, digest, target)
+
+
+def test_a_build_whose_log_lists_no_layers_is_told_by_the_inspector_where_there_is_a_gpu(
+    told: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trt: Any = sys.modules["tensorrt_rtx"]
+    graph = Path("m.onnx")
+    kinds = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "EINSUM")
+    trt.LayerType = SimpleNamespace(**{kind: kind for kind in kinds})
+    network = SimpleNamespace(
+        num_layers=1, get_layer=lambda _: SimpleNamespace(type="CONVOLUTION", metadata="[ONNX Layer: conv1]")
+    )
+    found = _evidence(trt, network, b"plan", graph, Recorder())
+    assert found == layers_from_json(told["text"], {"conv1": "convolution"})
+    logged_lines = Recorder([("note", logged({"Layers": NEWER["Layers"][1:]}))])
+    assert _evidence(trt, network, b"plan", graph, logged_lines) == found[1:]
+    monkeypatch.setattr(cuda_package, "why_no_gpu", lambda: "there is no NVIDIA driver here")
+    with pytest.raises(BuildFailed, match=r"m\.onnx: built, but TensorRT's log did not list its layers"):
+        _evidence(trt, network, b"plan", graph, Recorder())

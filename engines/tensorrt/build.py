@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engines import cuda
 from engines.audit import RealizedLayer
 from engines.base import BuildCancelled, BuildFailed, StepDone, Target
+from engines.run_options import RunOptions
 from engines.tensorrt.api import (
     Builder,
     IBuilderConfig,
@@ -18,7 +20,9 @@ from engines.tensorrt.api import (
     Module,
     OnnxParser,
 )
+from engines.tensorrt.inspector import inspected_layers
 from engines.tensorrt.layers import HEADING, UnreadableLayers, product_nodes, realized_layers
+from engines.tensorrt.loading import load_plan
 from engines.tensorrt.log import Recorder, captured_stderr, readable, recording
 from engines.tensorrt.profile import add_profiles
 from engines.tensorrt.progress import progress_monitor
@@ -77,7 +81,7 @@ def compile_graph(trt: Module, graph: Path, precision: str, target: Target, on_s
         _require_sizes_taken(graph, recorder)
         if timing_cache is not None and not target.builder.reproducible:
             keep_timing_cache(config, Path(timing_cache))
-        layers = _evidence(trt, network, graph, recorder)
+        layers = _evidence(trt, network, bytes(plan), graph, recorder)
         log = (*(readable(line) for line in recorder.warnings()), *past_the_logger)
         return Compiled(bytes(plan), layers, settings, log)
 
@@ -126,18 +130,22 @@ def _require_sizes_taken(graph: Path, recorder: Recorder) -> None:
             )
 
 
-def _evidence(trt: Module, network: INetworkDefinition, graph: Path, recorder: Recorder) -> tuple[RealizedLayer, ...]:
-    """An engine of which nobody can say what was built is a failed build."""
-    message = recorder.last_starting_with(HEADING)
-    if message is None:
-        raise BuildFailed(
-            f"{graph}: built, but TensorRT's log did not list its layers, so nothing shows what runs in INT8. "
-            "Another TensorRT logger of this process may be in use: build in a process of its own"
-        )
+def _evidence(
+    trt: Module, network: INetworkDefinition, plan: bytes, graph: Path, recorder: Recorder
+) -> tuple[RealizedLayer, ...]:
+    """From the builder's log, else from the plan on a GPU: an engine of which nobody can say what was built failed."""
+    message, products = recorder.last_starting_with(HEADING), product_nodes(trt, network)
     try:
-        return realized_layers(message, product_nodes(trt, network))
+        if message is not None:
+            return realized_layers(message, products)
+        if cuda.why_no_gpu() is None:
+            return inspected_layers(trt, load_plan(trt, plan, graph, RunOptions()).engine, products)
     except UnreadableLayers as error:
         raise BuildFailed(
             f"{graph}: built, but the list of its layers in {trt.__name__} {trt.__version__}'s log is not readable "
             f"({error}), so nothing shows what runs in INT8; please report this with the version"
         ) from error
+    raise BuildFailed(
+        f"{graph}: built, but TensorRT's log did not list its layers, so nothing shows what runs in INT8. "
+        "Another TensorRT logger of this process may be in use: build in a process of its own"
+    )
