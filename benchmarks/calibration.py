@@ -14,6 +14,6 @@ from pathlib import Path
 if __name__ == "__main__":
     # This file has the name of a package that it measures; without its own folder in front, the package is found.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from benchmarks.calibration_parts import main
+    from benchmarks.calibrating.parts import main
 
     main(__doc__ or "")

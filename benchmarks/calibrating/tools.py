@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from benchmarks.cells import ROOT
+from benchmarks.calibrating.cells import ROOT
 from calibration import METHODS
 
 OURS = "edgestill"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.benchmark_networks import NETWORKS, graph_of, images
-from benchmarks.image_file import write_images
+from benchmarks.calibrating.image_file import write_images
 
 CALIBRATION_SEED, EVALUATION_SEED = 1, 2
 

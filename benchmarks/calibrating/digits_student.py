@@ -1,6 +1,6 @@
 """The student of the built-in recipe `digits`, and the images that its recipe calibrates and tests it on.
 
-    python -m benchmarks.digits_student '{"folder": "...", "threads": 1}'
+    python -m benchmarks.calibrating.digits_student '{"folder": "...", "threads": 1}'
 
 Runs the recipe up to its export; its last line of output is JSON.
 """
@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.image_file import write_images
-from benchmarks.subjects import Subject
+from benchmarks.calibrating.image_file import write_images
+from benchmarks.calibrating.subjects import Subject
 
 SCALE = 0.0625
 """The recipe's `[data] preprocess`."""

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.cells import Cells
-from benchmarks.quality_part import graph_file, graphs_folder, request_of
-from benchmarks.subjects import Subject
+from benchmarks.calibrating.cells import Cells
+from benchmarks.calibrating.quality_part import graph_file, graphs_folder, request_of
+from benchmarks.calibrating.subjects import Subject
+from benchmarks.calibrating.tools import OURS, Tool
 from benchmarks.tables import ratio, table
-from benchmarks.tools import OURS, Tool
 
 ROUNDS, MOST_SECONDS = 40, 60.0
 FP32 = "FP32"
@@ -34,7 +34,7 @@ def latency_tables(cells: Cells, subjects: list[Subject], images: int, family: s
     ours = replace(UNREPAIRED, schemes=(family,))
     for subject in subjects:
         request = request_of(ours, ours.schemes, subject, images, graphs_folder(cells, subject))
-        cells.result(f"quantized/{subject.name}/{ours.slug}.{family}", "benchmarks.quantizing", request)
+        cells.result(f"quantized/{subject.name}/{ours.slug}.{family}", "benchmarks.calibrating.quantizing", request)
         times = _times(cells, subject, family)
         if FP32 not in times:
             rows.append((subject.title, "not measured"))
@@ -82,7 +82,7 @@ def _times(cells: Cells, subject: Subject, family: str) -> dict[str, list[float]
         "seconds": MOST_SECONDS,
         "threads": 1,
     }
-    found = cells.result(f"latency/{subject.name}", "benchmarks.graph_latency", request)
+    found = cells.result(f"latency/{subject.name}", "benchmarks.calibrating.graph_latency", request)
     return {name: times for name, times in found.items() if isinstance(times, list) and times}
 
 

@@ -1,6 +1,6 @@
 """The same networks trained for a few epochs on digits enlarged to 96x96, each in a process of its own.
 
-    python -m benchmarks.digits_networks '{"network": "vit-tiny", "folder": "...", "threads": 1}'
+    python -m benchmarks.calibrating.digits_networks '{"network": "vit-tiny", "folder": "...", "threads": 1}'
 
 Writes its ONNX file; its last line of output is JSON.
 """
@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.benchmark_networks import NETWORKS, SEED, interface_of, write_graph
-from benchmarks.image_file import write_images
-from benchmarks.subjects import Subject
+from benchmarks.calibrating.image_file import write_images
+from benchmarks.calibrating.subjects import Subject
 
 if TYPE_CHECKING:
     from torch import nn

@@ -6,16 +6,16 @@ import argparse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import curve_part, time_part
 from benchmarks.benchmark_networks import NETWORKS
-from benchmarks.cells import Cells
-from benchmarks.digits_networks import CALIBRATION, TEST, TRAINING, digits_subject
-from benchmarks.latency_part import latency_tables
-from benchmarks.quality_part import Quality, quality
-from benchmarks.quality_tables import accuracy_tables, quality_tables
-from benchmarks.student_part import student_tables
-from benchmarks.subjects import Subject, drawn_subject
-from benchmarks.tools import TITLES, TOOLS, Tool, model_optimizer_python
+from benchmarks.calibrating import curve_part, time_part
+from benchmarks.calibrating.cells import Cells
+from benchmarks.calibrating.digits_networks import CALIBRATION, TEST, TRAINING, digits_subject
+from benchmarks.calibrating.latency_part import latency_tables
+from benchmarks.calibrating.quality_part import Quality, quality
+from benchmarks.calibrating.quality_tables import accuracy_tables, quality_tables
+from benchmarks.calibrating.student_part import student_tables
+from benchmarks.calibrating.subjects import Subject, drawn_subject
+from benchmarks.calibrating.tools import TITLES, TOOLS, Tool, model_optimizer_python
 from engines.machine import cpu_family, this_machine
 
 TIMED = ("resnet-18", "resnet-50", "mobilenet-v3")
@@ -93,7 +93,7 @@ def _digits(cells: Cells, arguments: argparse.Namespace, model_optimizer: Path |
     found: dict[str, tuple[Subject, list[Quality]]] = {}
     for name in arguments.nets or TRAINING:
         request = {"network": name, "folder": str(folder), "threads": 1}
-        trained = cells.result(f"trained/{name}", "benchmarks.digits_networks", request)
+        trained = cells.result(f"trained/{name}", "benchmarks.calibrating.digits_networks", request)
         if "error" in trained:
             yield f"\n{NETWORKS[name].title}: {trained['error']}"
             continue

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cells import Cells
-from benchmarks.graph_quality import AS_RUN, AS_WRITTEN
-from benchmarks.subjects import Subject
-from benchmarks.tools import FAMILIES, OURS, TOOLS, Tool, python_of
+from benchmarks.calibrating.cells import Cells
+from benchmarks.calibrating.graph_quality import AS_RUN, AS_WRITTEN
+from benchmarks.calibrating.subjects import Subject
+from benchmarks.calibrating.tools import FAMILIES, OURS, TOOLS, Tool, python_of
 
 BATCH_SIZE = 8
 
@@ -43,7 +43,7 @@ def quality(
         count = images // BATCH_SIZE * BATCH_SIZE if tool.name == "onnxruntime" else images
         made = cells.result(
             f"quantized/{subject.name}/{tool.slug}{f'.{tool.schemes[0]}' if tool.options else ''}",
-            "benchmarks.quantizing",
+            "benchmarks.calibrating.quantizing",
             request_of(tool, tool.schemes, subject, count, graphs_folder(cells, subject)),
             python,
         )
@@ -95,7 +95,7 @@ def _judged(
     file = graph_file(cells, subject, tool, scheme)
     found = cells.result(
         f"quality/{subject.name}/{tool.slug}.{scheme}{'.as-run' if how == AS_RUN else ''}",
-        "benchmarks.graph_quality",
+        "benchmarks.calibrating.graph_quality",
         {
             "graph": str(subject.graph),
             "images": str(subject.evaluation),

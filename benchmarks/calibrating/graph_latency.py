@@ -1,6 +1,6 @@
 """Latency of several graphs on this CPU, interleaved, in a process of its own.
 
-    python -m benchmarks.graph_latency '{"graphs": {"fp32": "model.onnx"}, "images": "images.npy", "rounds": 30, ...}'
+    python -m benchmarks.calibrating.graph_latency '{"graphs": {"fp32": "model.onnx"}, "images": "images.npy", ...}'
 
 Its last line of output is JSON: milliseconds of each run, by graph.
 """
@@ -12,8 +12,8 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.image_file import read_batches
-from benchmarks.quantizing import float_session
+from benchmarks.calibrating.image_file import read_batches
+from benchmarks.calibrating.quantizing import float_session
 
 WARM_UP_ROUNDS = 3
 

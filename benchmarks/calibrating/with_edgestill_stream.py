@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks.quantizing import Job
+from benchmarks.calibrating.quantizing import Job
 
 PASS = "pass"  # noqa: S105 - the pass over the images
 """In place of a method: the statistics alone, from which every method takes its ranges."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.cells import Cells
-from benchmarks.quality_part import Quality, quality
-from benchmarks.subjects import Subject
+from benchmarks.calibrating.cells import Cells
+from benchmarks.calibrating.quality_part import Quality, quality
+from benchmarks.calibrating.subjects import Subject
+from benchmarks.calibrating.tools import FAMILIES, OURS, TOOLS, Tool
 from benchmarks.tables import decibels, percent, table
-from benchmarks.tools import FAMILIES, OURS, TOOLS, Tool
 
 NETWORKS = ("mobilenet-v3", "efficientnet-b0")
 FAMILY, METHOD = "tensorrt", "percentile"

@@ -1,6 +1,6 @@
 """How near the answers of a quantized graph are to the FP32 graph's, in a process of its own.
 
-    python -m benchmarks.graph_quality '{"graph": "model.onnx", "quantized": ["int8.onnx"], ...}'
+    python -m benchmarks.calibrating.graph_quality '{"graph": "model.onnx", "quantized": ["int8.onnx"], ...}'
 
 Its last line of output is JSON, one entry a quantized graph.
 """
@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.image_file import read_batches
-from benchmarks.int8_share import int8_share
+from benchmarks.calibrating.image_file import read_batches
+from benchmarks.calibrating.int8_share import int8_share
 
 AS_WRITTEN, AS_RUN = "disabled", "all"
 """Optimizations off: every Q and DQ is computed as it stands. All on: what this CPU does, saturation included."""

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cells import Cells
-from benchmarks.quality_part import request_of
-from benchmarks.subjects import Subject
+from benchmarks.calibrating.cells import Cells
+from benchmarks.calibrating.quality_part import request_of
+from benchmarks.calibrating.subjects import Subject
+from benchmarks.calibrating.tools import STREAM, Tool, python_of
+from benchmarks.calibrating.with_edgestill_stream import PASS
 from benchmarks.tables import gigabytes, ratio, table
-from benchmarks.tools import STREAM, Tool, python_of
-from benchmarks.with_edgestill_stream import PASS
 
 TOOLS = (
     Tool(STREAM, PASS, (PASS,)),
@@ -50,7 +50,9 @@ def time_tables(
 def _measured(cells: Cells, subject: Subject, tool: Tool, count: int, python: Path) -> dict[str, Any]:
     out = cells.folder / "timed" / f"{subject.name}.{count}"
     request = request_of(tool, tool.schemes, subject, count, out, forward=True)
-    return cells.result(f"time/{subject.name}/{tool.slug}.{count}", "benchmarks.quantizing", request, python)
+    return cells.result(
+        f"time/{subject.name}/{tool.slug}.{count}", "benchmarks.calibrating.quantizing", request, python
+    )
 
 
 def _over_forward(found: dict[str, Any]) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 from importlib.metadata import version
 
-from benchmarks.data_reader import DataReader
-from benchmarks.quantizing import Job
+from benchmarks.calibrating.data_reader import DataReader
+from benchmarks.calibrating.quantizing import Job
 
 METHODS = {"max": "max", "entropy": "entropy"}
 

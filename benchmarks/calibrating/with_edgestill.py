@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.quantizing import Job
+from benchmarks.calibrating.quantizing import Job
 
 
 def imports() -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.cells import Cells
-from benchmarks.digits_student import student_subject
-from benchmarks.quality_part import quality
+from benchmarks.calibrating.cells import Cells
+from benchmarks.calibrating.digits_student import student_subject
+from benchmarks.calibrating.quality_part import quality
+from benchmarks.calibrating.tools import FAMILIES, OURS, Tool
 from benchmarks.tables import decibels, percent, table
-from benchmarks.tools import FAMILIES, OURS, Tool
 from calibration import METHODS
 
 REPAIRS = ("none", "auto")
@@ -28,7 +28,9 @@ POINTS = 100
 def student_tables(cells: Cells, model_optimizer: Path | None) -> Iterator[str]:
     """All calibration images; accuracy on all test images."""
     folder = cells.folder / "student"
-    counts = cells.result("trained/digits-student", "benchmarks.digits_student", {"folder": str(folder), "threads": 1})
+    counts = cells.result(
+        "trained/digits-student", "benchmarks.calibrating.digits_student", {"folder": str(folder), "threads": 1}
+    )
     if "error" in counts:
         yield f"\ndigits student: {counts['error']}"
         return

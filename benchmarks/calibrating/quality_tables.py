@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from benchmarks.quality_part import Quality, best
-from benchmarks.subjects import Subject
+from benchmarks.calibrating.quality_part import Quality, best
+from benchmarks.calibrating.subjects import Subject
+from benchmarks.calibrating.tools import FAMILIES, OURS
 from benchmarks.tables import decibels, percent, table
-from benchmarks.tools import FAMILIES, OURS
 
 MORE_DB = 0.05
 """Below it two SQNR print the same."""

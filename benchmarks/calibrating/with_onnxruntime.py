@@ -9,8 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.data_reader import DataReader
-from benchmarks.quantizing import Job
+from benchmarks.calibrating.data_reader import DataReader
+from benchmarks.calibrating.quantizing import Job
 
 METHODS = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
 _PRODUCTS = ["Conv", "Gemm", "MatMul"]

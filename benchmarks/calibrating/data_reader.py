@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.quantizing import Job
+from benchmarks.calibrating.quantizing import Job
 
 Feeds = dict[str, NDArray[np.float32]]
 

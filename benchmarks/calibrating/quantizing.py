@@ -1,6 +1,6 @@
 """One tool quantizes one graph, in a process of its own: seconds, peak memory, and a forward pass to compare with.
 
-    python -m benchmarks.quantizing '{"tool": "edgestill", "method": "entropy", ...}'
+    python -m benchmarks.calibrating.quantizing '{"tool": "edgestill", "method": "entropy", ...}'
 
 Its last line of output is JSON. Runs in the environment of the tool, which may have nothing else of the project's.
 """
@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.image_file import read_batches
+from benchmarks.calibrating.image_file import read_batches
 from engines.peak_memory import high_water_mark_bytes
 
 TOOLS = {
-    "edgestill": "benchmarks.with_edgestill",
-    "edgestill-stream": "benchmarks.with_edgestill_stream",
-    "onnxruntime": "benchmarks.with_onnxruntime",
-    "modelopt": "benchmarks.with_model_optimizer",
+    "edgestill": "benchmarks.calibrating.with_edgestill",
+    "edgestill-stream": "benchmarks.calibrating.with_edgestill_stream",
+    "onnxruntime": "benchmarks.calibrating.with_onnxruntime",
+    "modelopt": "benchmarks.calibrating.with_model_optimizer",
 }
 
 

@@ -1,0 +1,1 @@
+"""The parts of `benchmarks/calibration.py`, the tools that it compares and how each is run."""
