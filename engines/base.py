@@ -37,6 +37,12 @@ BATCH = "batch"
 QUANTIZED_PRECISIONS = ("int8", "int8+fp16", "fp8")
 """Those whose graph depends on the placement family."""
 
+INT8_PRECISIONS = ("int8", "int8+fp16")
+
+INT8_SOURCES = ("qdq", "ranges")
+"""What says which tensors are INT8: the graph, by its Q/DQ pairs; or a table of ranges beside the FP32 graph, which is
+TensorRT's implicit quantization: up to 10.x, and the only INT8 of its DLA there."""
+
 StepDone = Callable[[str, int, int], bool]
 """Called with (phase, steps done, steps in all); returns False to cancel the work."""
 
@@ -93,6 +99,12 @@ class Target:
     """Of a CPU session."""
     optional: bool = False
     running: RunOptions = field(default_factory=RunOptions)
+    int8: str = "qdq"
+    """Of `INT8_SOURCES`."""
+
+    def takes_ranges(self, precision: str) -> bool:
+        """Whether an engine of this precision is built from the FP32 graph and a table of ranges."""
+        return self.int8 == "ranges" and precision in INT8_PRECISIONS
 
     @property
     def profiles(self) -> tuple[dict[str, AxisProfile], ...]:
@@ -221,11 +233,18 @@ class Engine(ABC):
 
     @abstractmethod
     def build(
-        self, graph: Path, precision: str, target: Target, to: Path, on_step: StepDone | None = None
+        self,
+        graph: Path,
+        precision: str,
+        target: Target,
+        to: Path,
+        on_step: StepDone | None = None,
+        ranges: Path | None = None,
     ) -> BuiltEngine:
         """Compiles an ONNX file into the file `to`.
 
-        Raises RuntimeMissing, BuildFailed or BuildCancelled; on any of them `to` does not exist.
+        `ranges` is the table of ranges of this very file, where the target takes one for the precision. Raises
+        RuntimeMissing, BuildFailed or BuildCancelled; on any of them `to` does not exist.
         """
 
     @abstractmethod

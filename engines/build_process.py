@@ -50,9 +50,13 @@ class Build:
     graph: Path
     precision: str
     to: Path
+    ranges: Path | None = None
+    """The table of ranges of the graph, where the target's INT8 is built with one."""
 
-    def to_json(self) -> dict[str, str]:
-        return {"graph": str(self.graph.absolute()), "precision": self.precision, "to": str(self.to.absolute())}
+    def to_json(self) -> dict[str, str | None]:
+        ranges = None if self.ranges is None else str(self.ranges.absolute())
+        paths = {"graph": str(self.graph.absolute()), "to": str(self.to.absolute()), "ranges": ranges}
+        return {"precision": self.precision, **paths}
 
 
 Outcome = BuiltEngine | EngineError
@@ -223,10 +227,11 @@ def main() -> int:
     target, parent = Target.from_json(request["target"]), os.getppid()
     with open(int(sys.argv[1]), "w", encoding="utf-8") as pipe:  # noqa: PTH123 a descriptor has no path
         for build in request["builds"]:
-            to = Path(build["to"])
+            graph, to = Path(build["graph"]), Path(build["to"])
+            ranges = None if build["ranges"] is None else Path(build["ranges"])
             try:
                 built = ENGINES[target.runtime].build(
-                    Path(build["graph"]), build["precision"], target, to, _reporting(pipe, parent)
+                    graph, build["precision"], target, to, _reporting(pipe, parent), ranges
                 )
                 peak = high_water_mark_bytes()
                 outcome: dict[str, Any] = {**asdict(replace(built, layers=(), peak_memory_bytes=peak)), "file": str(to)}

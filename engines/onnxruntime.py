@@ -79,9 +79,17 @@ class OnnxRuntime(Engine):
         return why_no_provider(imported(), provider) or cuda.why_no_gpu()
 
     def build(
-        self, graph: Path, precision: str, target: Target, to: Path, on_step: StepDone | None = None
+        self,
+        graph: Path,
+        precision: str,
+        target: Target,
+        to: Path,
+        on_step: StepDone | None = None,
+        ranges: Path | None = None,
     ) -> BuiltEngine:
         to.unlink(missing_ok=True)
+        if ranges is not None or target.takes_ranges(precision):
+            raise BuildFailed("onnxruntime takes no ranges beside a graph: give it the Q/DQ graph of the calibration")
         if (refusal := _refused(precision, target)) is not None:
             raise BuildFailed(refusal)
         _require("onnxruntime", "onnx")

@@ -10,7 +10,7 @@ from engines.builder_options import BuilderOptions
 _RTX = "TensorRT for RTX support matrix, and what its builder takes: 7.5, 8.0, 8.6, 8.9, 12.0, 12.1"
 _CAPABILITIES = "NVIDIA, CUDA GPU compute capability (developer.nvidia.com/cuda-gpus)"
 _JETPACK = "NVIDIA, JetPack SDK archive: JetPack 6 has TensorRT 10.3, JetPack 7 has TensorRT 10.13 and newer"
-_DLA = "NVIDIA, TensorRT release notes: DLA up to 10.7, and again in 11.4.1 on AGX Orin"
+_DLA = "NVIDIA, TensorRT release notes: DLA up to 10.7, with implicit INT8 alone, and again in 11.4.1 on AGX Orin"
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class Preset:
     compute_capabilities: tuple[str, ...] = ()
     """Empty: portable, or not a GPU."""
     builder: BuilderOptions = field(default_factory=BuilderOptions)
+    int8: str = "qdq"
+    """Of `engines.base.INT8_SOURCES`."""
     opset: int | None = None
     """The newest that its runtime reads; None: whatever the export writes."""
     source: str = ""
@@ -46,6 +48,7 @@ PRESETS: Mapping[str, Preset] = {
         ("fp16", "int8+fp16"),
         ("8.7",),
         BuilderOptions(dla_core=0, gpu_fallback=True),
+        int8="ranges",
         opset=17,
         source=f"{_JETPACK}; {_DLA}",
     ),

@@ -13,11 +13,13 @@ from typing import Any
 from engines.audit import summarize
 from engines.base import BuildCancelled, BuiltEngine, Engine, EngineError, StepDone, Target
 from engines.build_process import Build, Outcome, built_apart
+from engines.tensorrt.range_table import RangeTable
 from pipeline.cancellation import Cancellation
 from pipeline.engine_errors import explained
 from pipeline.errors import Cancelled, EdgestillError, NotAcceptable
 from pipeline.older_opset import at_opset
 from pipeline.progress import Progress
+from pipeline.tensorrt_ranges import table_of_conversion
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class Wanted:
     to: Path
     note: str = ""
     """What was done to the graph for the target; it stands in the engine's log."""
+    ranges: Path | None = None
+    """The table of the graph's ranges, where the target's INT8 is built with one."""
 
 
 def built_engine(
@@ -85,9 +89,18 @@ def _at_opset(wanted: Wanted, target: Target, aside: Path) -> Wanted | Edgestill
     sizes = {name: axis.opt for name, axis in target.axes.items()}
     try:
         graph = at_opset(wanted.graph, target.opset, aside / f"{wanted.precision}.onnx", sizes)
+        if graph == wanted.graph:
+            return wanted
+        ranges = None if wanted.ranges is None else _converted_ranges(wanted.ranges, wanted.graph, graph)
     except (EdgestillError, EngineError) as error:
         return NotAcceptable(f"target {target.name}, {wanted.precision}: {error}")
-    return replace(wanted, graph=graph, note="" if graph == wanted.graph else f"converted to opset {target.opset}")
+    return replace(wanted, graph=graph, note=f"converted to opset {target.opset}", ranges=ranges)
+
+
+def _converted_ranges(table: Path, of: Path, converted: Path) -> Path:
+    """The table for the converted graph; raises EngineError where it is not of the graph that was converted."""
+    RangeTable.load(table).check_graph(of)
+    return table_of_conversion(table, converted, converted.with_suffix(".ranges.json"))
 
 
 def _outcomes(
@@ -98,14 +111,14 @@ def _outcomes(
     memory_limit_bytes: int | None,
 ) -> list[Outcome]:
     if engine.builds_apart:
-        builds = [Build(each.graph, each.precision, each.to) for each in wanted]
+        builds = [Build(each.graph, each.precision, each.to, each.ranges) for each in wanted]
         return built_apart(target, builds, on_step, memory_limit_bytes)
     return [_built_here(engine, each, target, partial(on_step, index)) for index, each in enumerate(wanted)]
 
 
 def _built_here(engine: Engine, wanted: Wanted, target: Target, on_step: StepDone) -> Outcome:
     try:
-        return engine.build(wanted.graph, wanted.precision, target, wanted.to, on_step)
+        return engine.build(wanted.graph, wanted.precision, target, wanted.to, on_step, wanted.ranges)
     except BuildCancelled:
         raise
     except EngineError as error:
@@ -116,7 +129,8 @@ def _judged(outcome: Outcome, wanted: Wanted, engine: Engine, target: Target) ->
     what = f"target {target.name}, {wanted.precision}"
     if isinstance(outcome, EngineError):
         return explained(what, outcome)
-    if (problem := _not_as_asked(outcome, wanted.precision, engine.family_of(target))) is not None:
+    advice = _advice(wanted.precision, engine.family_of(target), target)
+    if (problem := _not_as_asked(outcome, wanted.precision, advice)) is not None:
         outcome.file.unlink()
         return NotAcceptable(f"{what}: {wanted.graph}: {problem}")
     return replace(outcome, log=(wanted.note, *outcome.log)) if wanted.note else outcome
@@ -129,7 +143,15 @@ def with_timing_cache_in(target: Target, folder: Path) -> Target:
     return replace(target, builder=replace(target.builder, timing_cache=str(folder / target.builder.timing_cache)))
 
 
-def _not_as_asked(built: BuiltEngine, precision: str, family: str) -> str | None:
+def _advice(precision: str, family: str, target: Target) -> str:
+    """What to build for an engine to be what was asked for."""
+    if target.takes_ranges(precision):
+        return "TensorRT chose float for all of them: see its log, or build the Q/DQ graph"
+    graph = "graph" if precision != "int8+fp16" else "<family>.int8+fp16.onnx"
+    return f"build the {graph} that `edgestill quantize --family {family}` writes"
+
+
+def _not_as_asked(built: BuiltEngine, precision: str, advice: str) -> str | None:
     """An engine of another precision than its name says helps nobody."""
     audit = summarize(built.layers)
     wanted = {"int8": "INT8", "int8+fp16": "INT8", "fp8": "FP8"}.get(precision)
@@ -137,12 +159,12 @@ def _not_as_asked(built: BuiltEngine, precision: str, family: str) -> str | None
     if wanted and audit.products and not found[wanted]:
         return (
             f"{precision} was asked for, and none of its {audit.products} convolutions and products takes {wanted} "
-            f"operands; build the graph that `edgestill quantize --family {family}` writes"
+            f"operands; {advice}"
         )
     if precision == "int8+fp16" and audit.float32 and not audit.float16:
         return (
             f"int8+fp16 was asked for, and {audit.float32} of its {audit.products} products run in FP32, none in FP16; "
-            f"build the <family>.int8+fp16.onnx that `edgestill quantize --family {family}` writes"
+            f"{advice}"
         )
     for kind, count in found.items():
         if kind != wanted and count:
@@ -166,7 +188,9 @@ def engine_record(built: BuiltEngine, folder: Path) -> dict[str, Any]:
 def engine_line(name: str, built: BuiltEngine) -> str:
     """One line for the person who watches."""
     audit = summarize(built.layers)
+    ranges = f"; {built.settings['ranges']['said']}" if "ranges" in built.settings else ""
     return (
         f"{name}: {built.bytes / 1e6:.2f} MB in {built.seconds:.1f} s, {audit.kernels} kernels, "
         f"{'FP8' if audit.float8 else 'INT8'} operands on {audit.float8 or audit.int8} of {audit.products} products"
+        f"{ranges}"
     )

@@ -59,10 +59,10 @@ def statement(
     built: BuiltEngine, precision: str, target: Target, origin: Origin, device: Device, audit: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The document, whose subject is the engine."""
+    # trtexec takes ranges from a calibration cache alone, which has none for what the parser invents.
+    has_line = "shapes" in built.settings and not target.takes_ranges(precision)
     line = (
-        trtexec_line(target, precision, origin.graph, built.file.name, built.settings["shapes"])
-        if "shapes" in built.settings
-        else None
+        trtexec_line(target, precision, origin.graph, built.file.name, built.settings["shapes"]) if has_line else None
     )
     return {
         "_type": STATEMENT,

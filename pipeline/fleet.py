@@ -22,6 +22,7 @@ from pipeline.engine_errors import with_source_modules
 from pipeline.errors import EdgestillError, NotAcceptable
 from pipeline.progress import Phase
 from pipeline.quantization import PLACEMENT
+from pipeline.tensorrt_ranges import MEASURED_GRAPH, RANGE_TABLE
 
 MOST_PROCESSES = 4
 
@@ -43,10 +44,17 @@ def graph_of(inputs: Artifacts, target: Target, precision: str) -> Path:
     """The graph that an engine is built from; raises NotAcceptable where calibration could not write it."""
     if precision in FLOAT32_GRAPH:
         return inputs[Graph].model
+    if target.takes_ranges(precision):
+        return inputs[Graphs].path(MEASURED_GRAPH)
     graph = inputs[Graphs].model(precision, ENGINES[target.runtime].family_of(target))
     if (why := inputs[Graphs].json(PLACEMENT)["missing_graphs"].get(graph.name)) is not None:
         raise NotAcceptable(f"[build.targets.{target.name}] {why}; take '{precision}' out of precisions")
     return graph
+
+
+def ranges_of(inputs: Artifacts, target: Target, precision: str) -> Path | None:
+    """The table of ranges beside that graph; None where the graph says itself what is INT8."""
+    return inputs[Graphs].path(RANGE_TABLE) if target.takes_ranges(precision) else None
 
 
 def built_fleet(
@@ -106,7 +114,8 @@ class _Plan:
                     raise
                 slower[precision] = error
                 continue
-            wanted.append(Wanted(precision, graph, to / f"{precision}{engine.suffix}"))
+            ranges = ranges_of(inputs, target, precision)
+            wanted.append(Wanted(precision, graph, to / f"{precision}{engine.suffix}", ranges=ranges))
         no_opponent, modules = "", inputs[Graph].json("modules.json")
         if _needs_opponent(target):
             try:

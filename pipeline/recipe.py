@@ -195,6 +195,11 @@ def _contradictions(stages: Sequence[Stage]) -> Iterator[str]:
         for name, family in build.quantized_families().items():
             if family not in calibrate.families:
                 yield f"[build.targets.{name}] asks for int8: add '{family}' to [calibrate] families"
+            elif calibrate.budget is not None and build.targets[name].int8 == "ranges":
+                yield (
+                    f"[build.targets.{name}] int8 = 'ranges' leaves no layer in float, which [calibrate.budget] "
+                    "decides by Q/DQ pairs; take one of them out"
+                )
     if (measure := _one(stages, Measure)) is not None:
         for name, target in build.targets.items():
             if beyond := [str(size) for size in measure.batch_sizes if not target.takes_batch(size)]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 from engines import ENGINES, PRECISIONS
-from engines.base import BATCH, AxisProfile, Target
+from engines.base import BATCH, INT8_PRECISIONS, INT8_SOURCES, AxisProfile, Target
 from engines.builder_options import HARDWARE_COMPATIBILITY, BuilderOptions
 from engines.execution_provider import NEVER_BUILDS
 from engines.presets import PRESETS
@@ -115,6 +115,8 @@ class TargetSettings(BaseModel):
     """Of onnxruntime's: what runs its engines, for certain."""
     graph_optimization: Annotated[str, _one_of("graph_optimization", GRAPH_OPTIMIZATIONS)] = "all"
     """How far onnxruntime may rewrite the graph."""
+    int8: Annotated[str, _one_of("int8", INT8_SOURCES)] = "qdq"
+    """What says which tensors are INT8: `qdq`, the graph itself, or `ranges`, a table beside the FP32 graph."""
     optional: bool = False
     """Where this machine cannot build it, the report says why instead of the run stopping."""
 
@@ -140,6 +142,8 @@ class TargetSettings(BaseModel):
             raise ValueError(f"{asked[0]} is for GPUs, {self.runtime} {runs_on}; take it out")
         if self.profiles and len({frozenset(profile.items()) for profile in self.profiles}) < len(self.profiles):
             raise ValueError("profiles holds one twice; give each once")
+        if self.int8 != "qdq" and not set(INT8_PRECISIONS) & set(self.precisions):
+            raise ValueError(f"int8 = '{self.int8}' is for {' and '.join(INT8_PRECISIONS)}; add one, or take int8 out")
         return self
 
     def _asked(self, keys: Iterable[str]) -> list[str]:
@@ -173,6 +177,7 @@ class TargetSettings(BaseModel):
             threads=threads,
             optional=self.optional,
             running=RunOptions(self.cuda_graph, self.spin_wait, self.provider, self.graph_optimization),
+            int8=self.int8,
         )
 
     def _builder_options(self) -> BuilderOptions:
@@ -206,7 +211,10 @@ def with_preset(target: Any) -> Any:
     """One target: what the preset says, where the target itself does not."""
     if not isinstance(target, Mapping) or target.get("preset") not in PRESETS:
         return target
-    return {**_of_preset(target["preset"]), **target}
+    found = {**_of_preset(target["preset"]), **target}
+    if "int8" not in target and not set(INT8_PRECISIONS) & set(found["precisions"]):
+        found.pop("int8", None)
+    return found
 
 
 def _of_preset(name: str) -> dict[str, Any]:
@@ -217,6 +225,8 @@ def _of_preset(name: str) -> dict[str, Any]:
         found["compute_capabilities"] = preset.compute_capabilities
     if preset.opset is not None:
         found["opset"] = preset.opset
+    if preset.int8 != "qdq":
+        found["int8"] = preset.int8
     return found
 
 

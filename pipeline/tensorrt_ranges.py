@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,6 +55,17 @@ def write_for_tensorrt(
     for name, data in files.items():
         atomic.write_bytes(folder / name, data)
     return [*written, *(folder / name for name in files)]
+
+
+def table_of_conversion(table: Path, graph: Path, to: Path) -> Path:
+    """The same ranges for a graph that was converted to another opset, whose tensors keep their names; writes `to`.
+
+    What the conversion renamed has no range then, which the build says.
+    """
+    document = json.loads(table.read_text(encoding="utf-8"))
+    document["graph"] = {"name": graph.name, "sha256": sha256_of_file(graph)}
+    atomic.write_json(to, document)
+    return to
 
 
 def _files(table: RangeTable, source: Path, versions: Sequence[str], prefix: str) -> Iterator[tuple[str, bytes]]:

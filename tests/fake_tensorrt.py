@@ -16,8 +16,8 @@ _API: dict[str, Any] = json.loads(
 )["api"]
 
 
-def _enum(name: str) -> Any:
-    return enum.Enum(name, list(_API[name]["members"]))
+def enum_of(name: str) -> Any:
+    return enum.IntEnum(name, list(_API[name]["members"]), start=0)
 
 
 def _not_implemented(name: str) -> Any:
@@ -27,7 +27,7 @@ def _not_implemented(name: str) -> Any:
     return property(member)
 
 
-def _with_the_members_of_the_api(fake: type) -> type:
+def with_the_members_of_the_api(fake: type) -> type:
     """Adds the members that the fake leaves out, refusing; one that TensorRT lacks is a mistake of the fake's."""
     members = _API[fake.__name__]["members"]
     own = {name for name in vars(fake) if not name.startswith("_")}
@@ -38,26 +38,41 @@ def _with_the_members_of_the_api(fake: type) -> type:
     return fake
 
 
-DataType, LayerType = _enum("DataType"), _enum("LayerType")
+DataType, LayerType = enum_of("DataType"), enum_of("LayerType")
 _OPERATIONS = {
-    "ACTIVATION": ("IActivationLayer", "type", _enum("ActivationType")),
-    "ELEMENTWISE": ("IElementWiseLayer", "op", _enum("ElementWiseOperation")),
-    "POOLING": ("IPoolingLayer", "type", _enum("PoolingType")),
-    "REDUCE": ("IReduceLayer", "op", _enum("ReduceOperation")),
-    "RESIZE": ("IResizeLayer", "resize_mode", _enum("InterpolationMode")),
-    "UNARY": ("IUnaryLayer", "op", _enum("UnaryOperation")),
+    "ACTIVATION": ("IActivationLayer", "type", enum_of("ActivationType")),
+    "ELEMENTWISE": ("IElementWiseLayer", "op", enum_of("ElementWiseOperation")),
+    "POOLING": ("IPoolingLayer", "type", enum_of("PoolingType")),
+    "REDUCE": ("IReduceLayer", "op", enum_of("ReduceOperation")),
+    "RESIZE": ("IResizeLayer", "resize_mode", enum_of("InterpolationMode")),
+    "UNARY": ("IUnaryLayer", "op", enum_of("UnaryOperation")),
 }
 
 
-@_with_the_members_of_the_api
+@with_the_members_of_the_api
 class ITensor:
-    def __init__(self, name: str, dtype: Any = None, is_shape: bool = False, refuses: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        dtype: Any = None,
+        is_shape: bool = False,
+        refuses: bool = False,
+        dims: Sequence[int | str] = (),
+    ) -> None:
+        self._dims = dims
         self._name, self._dtype, self._is_shape, self._refuses = name, dtype or DataType.FLOAT, is_shape, refuses
         self._range: tuple[float, float] | None = None
 
     @property
     def name(self) -> str:
         return self._name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(-1 if isinstance(size, str) else size for size in self._dims)
+
+    def get_dimension_name(self, index: int) -> str:
+        return str(self._dims[index])
 
     @property
     def dtype(self) -> Any:
@@ -77,7 +92,7 @@ class ITensor:
         return not self._refuses
 
 
-@_with_the_members_of_the_api
+@with_the_members_of_the_api
 class ILayer:
     def __init__(
         self, kind: str, name: str, inputs: Sequence[ITensor | None], outputs: Sequence[ITensor], weights: Any = None
@@ -94,6 +109,10 @@ class ILayer:
         return LayerType[self._kind]
 
     @property
+    def metadata(self) -> str:
+        return f"[ONNX Layer: {self._name}]"
+
+    @property
     def num_inputs(self) -> int:
         return len(self._inputs)
 
@@ -108,10 +127,17 @@ class ILayer:
         return self._outputs[index]
 
 
-@_with_the_members_of_the_api
+@with_the_members_of_the_api
 class INetworkDefinition:
-    def __init__(self, inputs: Sequence[ITensor], layers: Sequence[ILayer]) -> None:
-        self._inputs, self._layers = inputs, layers
+    def __init__(self, inputs: Sequence[ITensor], layers: Sequence[ILayer], creation_flags: int = 0) -> None:
+        self._inputs, self._layers, self._creation_flags = inputs, layers, creation_flags
+
+    def get_flag(self, flag: int) -> bool:
+        return bool(self._creation_flags >> flag & 1)
+
+    @property
+    def num_outputs(self) -> int:
+        return int(bool(self._layers))
 
     @property
     def num_inputs(self) -> int:
@@ -130,13 +156,13 @@ class INetworkDefinition:
 
 def _constant_layer() -> type:
     members = {"weights": property(lambda layer: layer._weights)}
-    return _with_the_members_of_the_api(type("IConstantLayer", (ILayer,), members))
+    return with_the_members_of_the_api(type("IConstantLayer", (ILayer,), members))
 
 
 def _layer_class(name: str, member: str, operations: Any) -> type:
     """A layer that is handed out as an ILayer knows its operation only as its own class."""
     members = {member: property(lambda layer: operations[layer._operation])}
-    return _with_the_members_of_the_api(type(name, (ILayer,), members))
+    return with_the_members_of_the_api(type(name, (ILayer,), members))
 
 
 MODULE = SimpleNamespace(

@@ -44,9 +44,15 @@ class FailingEngine(Engine):
         del target
 
     def build(
-        self, graph: Path, precision: str, target: Target, to: Path, on_step: StepDone | None = None
+        self,
+        graph: Path,
+        precision: str,
+        target: Target,
+        to: Path,
+        on_step: StepDone | None = None,
+        ranges: Path | None = None,
     ) -> BuiltEngine:
-        del graph, precision, target, to, on_step
+        del graph, precision, target, to, on_step, ranges
         raise self._error
 
     def open(self, engine: Path, sha256: str, target: Target) -> NoReturn:

@@ -479,6 +479,20 @@ def test_a_ratio_gate_without_a_reference_is_refused_before_the_work(folder: Pat
     ]
 
 
+def test_ranges_beside_a_float_graph_and_a_budget_of_q_dq_pairs_exclude_each_other(folder: Path) -> None:
+    text = changed(
+        'families = ["cpu", "tensorrt-rtx"]', 'families = ["cpu", "tensorrt-dla"]\nbudget = { max_drop = 1 }'
+    )
+    head, tail = text.split("[build.targets.gpu]")
+    gpu, rest = tail.split("\n\n", 1)
+    assert "tensorrt-rtx" in gpu
+    [said] = mistakes(f'{head}[build.targets.orin]\npreset = "agx-orin-dla"\n\n{rest}', folder)
+    assert said == (
+        "[build.targets.orin] int8 = 'ranges' leaves no layer in float, which [calibrate.budget] decides by Q/DQ "
+        "pairs; take one of them out"
+    )
+
+
 def test_a_long_value_is_cut_in_the_message(folder: Path) -> None:
     (found,) = mistakes(changed("seed = 0", f'seed = "{"9" * 500}"'), folder)
     assert found == f"seed must be a whole number, found '{'9' * 59}…"

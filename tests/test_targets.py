@@ -25,7 +25,7 @@ from pipeline.older_opset import opset_of
 from pipeline.progress import QuietProgress
 from pipeline.target_settings import TargetSettings, unused_profiles, with_preset, with_presets
 
-ORIN = Target("orin", "tensorrt", ("fp16", "int8"), ("8.7",))
+ORIN = Target("orin", "tensorrt", ("fp16", "int8"), ("8.7",), int8="ranges")
 
 
 def with_options(target: Target = ORIN, **options: Any) -> Target:
@@ -90,9 +90,11 @@ def test_what_no_tensorrt_device_does_is_refused_with_the_way_out(
     assert said in str(what_tensorrt_refuses(target, version))
 
 
-@pytest.mark.parametrize("version", ["10.3.0", "10.7.0", "11.4.1", None])
-def test_a_dla_is_not_refused_where_there_may_be_one(version: str | None) -> None:
-    assert what_tensorrt_refuses(with_options(dla_core=1, gpu_fallback=True), version) is None
+@pytest.mark.parametrize(
+    ("version", "int8"), [("10.3.0", "ranges"), ("10.7.0", "ranges"), ("11.4.1", "qdq"), (None, "qdq")]
+)
+def test_a_dla_is_not_refused_where_there_may_be_one(version: str | None, int8: str) -> None:
+    assert what_tensorrt_refuses(with_options(replace(ORIN, int8=int8), dla_core=1, gpu_fallback=True), version) is None
 
 
 @needs_tensorrt_rtx

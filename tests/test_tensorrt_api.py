@@ -51,8 +51,14 @@ SINCE_10_16 = {("HardwareCompatibilityLevel", "SAME_COMPUTE_CAPABILITY")}
 # Of create_execution_context, where the module captures CUDA graphs itself, which TensorRT-RTX alone does.
 SINCE_10_16_KEYWORDS = {"runtime_config"}
 
-# Removed with implicit quantization; engines/tensorrt/ranges.py asks for the first before it uses either.
-UP_TO_10 = {("ITensor", "set_dynamic_range"), ("ITensor", "dynamic_range")}
+# Removed with implicit quantization; engines/tensorrt/ranges.py asks for the first before any of them is used.
+UP_TO_10 = {
+    ("ITensor", "set_dynamic_range"),
+    ("ITensor", "dynamic_range"),
+    ("BuilderFlag", "INT8"),
+    ("BuilderFlag", "FP16"),
+    ("NetworkDefinitionCreationFlag", "EXPLICIT_BATCH"),
+}
 
 
 @dataclass(frozen=True)
@@ -226,6 +232,7 @@ def test_the_walk_reaches_what_only_a_gpu_could_run() -> None:
     reached = {f"{use.owner}.{use.member}" for use in uses()}
     assert reached >= {
         "Builder.build_serialized_network",
+        "BuilderFlag.INT8",
         "BuilderFlag.TF32",
         "IBuilderConfig.progress_monitor",
         "ICudaEngine.create_execution_context",

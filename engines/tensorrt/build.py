@@ -26,6 +26,8 @@ from engines.tensorrt.loading import load_plan
 from engines.tensorrt.log import Recorder, captured_stderr, readable, recording
 from engines.tensorrt.profile import add_profiles
 from engines.tensorrt.progress import progress_monitor
+from engines.tensorrt.range_table import RangeTable
+from engines.tensorrt.ranges import bind_ranges, require_implicit_int8
 from engines.tensorrt.refused_graph import complaint, with_advice
 from engines.tensorrt.settings import configure
 from engines.tensorrt.timing_cache import keep_timing_cache, take_timing_cache
@@ -56,18 +58,29 @@ class Compiled:
     log: tuple[str, ...]
 
 
-def compile_graph(trt: Module, graph: Path, precision: str, target: Target, on_step: StepDone | None) -> Compiled:
-    """Raises BuildFailed or BuildCancelled; what `on_step` raises comes out as it is."""
+def compile_graph(
+    trt: Module,
+    graph: Path,
+    precision: str,
+    target: Target,
+    on_step: StepDone | None,
+    table: RangeTable | None = None,
+) -> Compiled:
+    """With a table of the graph's ranges INT8 is implicit, without one the graph alone says what is what.
+
+    Raises BuildFailed or BuildCancelled; what `on_step` raises comes out as it is.
+    """
     if not graph.is_file():
         raise BuildFailed(f"{graph}: there is no such file to build from")
     with _ONE_BUILD_AT_A_TIME, recording(trt) as (logger, recorder):
         builder: Builder = trt.Builder(logger)
-        network = _empty_network(trt, builder)
+        network = _empty_network(trt, builder, strongly_typed=table is None)
         # The weights that it reads belong to the parser: it lives as long as the network.
         parser: OnnxParser = trt.OnnxParser(network, logger)
         _parse(parser, network, graph, recorder)
         config: IBuilderConfig = builder.create_builder_config()
         settings = configure(trt, builder, config, graph, precision, target)
+        settings |= _bound(trt, network, graph, table)
         profiles = add_profiles(builder, network, config, graph, target)
         settings["profiles"] = tuple(profile.sizes for profile in profiles)
         settings["shapes"] = tuple(profile.shapes for profile in profiles)
@@ -86,12 +99,31 @@ def compile_graph(trt: Module, graph: Path, precision: str, target: Target, on_s
         return Compiled(bytes(plan), layers, settings, log)
 
 
-def _empty_network(trt: Module, builder: Builder) -> INetworkDefinition:
-    strongly_typed = trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
-    network: INetworkDefinition = builder.create_network(1 << int(strongly_typed))
-    if not network.get_flag(strongly_typed):
+def _empty_network(trt: Module, builder: Builder, strongly_typed: bool) -> INetworkDefinition:
+    if not strongly_typed:
+        require_implicit_int8(trt)
+        explicit_batch = trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH
+        weakly_typed: INetworkDefinition = builder.create_network(1 << int(explicit_batch))
+        return weakly_typed
+    flag = trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
+    network: INetworkDefinition = builder.create_network(1 << int(flag))
+    if not network.get_flag(flag):
         raise BuildFailed("this TensorRT did not make a strongly typed network; edgestill needs TensorRT 10.3 or newer")
     return network
+
+
+def _bound(trt: Module, network: INetworkDefinition, graph: Path, table: RangeTable | None) -> dict[str, Any]:
+    """What the network's types come from; with a table the network has its ranges afterwards."""
+    typed = bool(network.get_flag(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    if table is None:
+        return {"strongly_typed": typed}
+    if typed:  # it would obey the graph's types and ignore every range
+        raise BuildFailed(f"{graph}: this TensorRT made a strongly typed network, in which ranges mean nothing")
+    try:
+        coverage = bind_ranges(trt, network, table)
+    except BuildFailed as error:
+        raise BuildFailed(f"{graph}: {error}") from error
+    return {"strongly_typed": typed, "ranges": {**table.origin(), **coverage.to_json()}}
 
 
 def _parse(parser: OnnxParser, network: INetworkDefinition, graph: Path, recorder: Recorder) -> None:

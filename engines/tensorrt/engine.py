@@ -34,6 +34,7 @@ from engines.tensorrt.inspector import inspected_layers
 from engines.tensorrt.layers import UnreadableLayers
 from engines.tensorrt.loading import load_plan
 from engines.tensorrt.module import RuntimeModule, count_dla_cores, known_compute_capabilities
+from engines.tensorrt.range_table import RangeTable
 from engines.tensorrt.refusals import multiplies_fp8, what_rtx_refuses, what_tensorrt_refuses
 from engines.tensorrt.session import open_session
 
@@ -66,7 +67,13 @@ class TensorRTEngine(Engine):
         return no_gpu or _built_for_others(target) or cuda.why_no_adapter()
 
     def build(
-        self, graph: Path, precision: str, target: Target, to: Path, on_step: StepDone | None = None
+        self,
+        graph: Path,
+        precision: str,
+        target: Target,
+        to: Path,
+        on_step: StepDone | None = None,
+        ranges: Path | None = None,
     ) -> BuiltEngine:
         """Also raises OSError where the plan cannot be written, and what `on_step` raises."""
         started = time.perf_counter()
@@ -75,7 +82,8 @@ class TensorRTEngine(Engine):
             raise BuildFailed(f"precision {precision!r} is unknown; choose from {', '.join(PRECISIONS)}")
         if problem := self.why_not_build(target):
             raise RuntimeMissing(problem) if self._missing() else BuildFailed(problem)
-        compiled = compile_graph(self.module.load(), graph, precision, target, on_step)
+        table = _checked_table(ranges, graph, precision, target)
+        compiled = compile_graph(self.module.load(), graph, precision, target, on_step, table)
         with replacing(to) as partial:
             partial.write_bytes(compiled.plan)
         return BuiltEngine(
@@ -180,6 +188,25 @@ class TensorRTRTX(TensorRTEngine):
                 f"choose from {', '.join(known)}, or name none for a portable engine"
             )
         return None
+
+
+def _checked_table(ranges: Path | None, graph: Path, precision: str, target: Target) -> RangeTable | None:
+    """The table of ranges of the graph, where the target takes one; raises BuildFailed and EngineDamaged."""
+    if not target.takes_ranges(precision):
+        if ranges is not None:
+            raise BuildFailed(
+                f'{ranges}: ranges are for INT8 of a target with int8 = "ranges", and {target.name} builds '
+                f"{precision} from the graph alone; leave them out"
+            )
+        return None
+    if ranges is None:
+        raise BuildFailed(
+            f"{graph}: target {target.name} builds {precision} with ranges beside the FP32 graph, and got none; give "
+            "the table that calibration writes with it"
+        )
+    table = RangeTable.load(ranges)
+    table.check_graph(graph)
+    return table
 
 
 def _built_for_others(target: Target) -> str | None:

@@ -40,6 +40,10 @@ class RangeTable:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise EngineDamaged(f"{path}: is no table of ranges ({error!r}); calibrate again") from error
 
+    def origin(self) -> dict[str, Any]:
+        """What an engine's record says of the table."""
+        return {"graph": self.graph, "graph_sha256": self.graph_sha256, "method": self.method, "images": self.images}
+
     def check_graph(self, graph: Path) -> None:
         """Raises BuildFailed where the file is not the one whose tensors the table names."""
         try:

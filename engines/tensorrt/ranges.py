@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -46,6 +47,16 @@ class Coverage:
         """Tensors whose range follows from a layer."""
         return sum(found.source != BY_NAME for found in self.ranges.values())
 
+    def to_json(self) -> dict[str, Any]:
+        """In numbers and, as `said`, in words."""
+        return {
+            "tensors": len(self.ranges) + len(self.gaps),
+            "by_name": len(self.ranges) - self.invented,
+            "by_layer": self.invented,
+            "unused": len(self.unused),
+            "said": str(self),
+        }
+
     def __str__(self) -> str:
         known = len(self.ranges) - self.invented
         return (
@@ -66,16 +77,21 @@ def bind_ranges(trt: Module, network: INetworkDefinition, table: RangeTable) -> 
     Raises BuildFailed naming tensor and layer where one has none, before anything is bound; where TensorRT does not
     take a range; and from TensorRT 11 on, which takes none.
     """
-    if not hasattr(trt.ITensor, "set_dynamic_range"):
-        raise BuildFailed(
-            f"{trt.__name__} {trt.__version__} takes no ranges beside a graph: build the Q/DQ graph of the calibration"
-        )
+    require_implicit_int8(trt)
     parsed = parsed_network(trt, network)
     coverage = _coverage(parsed, table)
     _require_all(coverage, table)
     for name, found in coverage.ranges.items():
         _bind(parsed.tensors[name], found.amax)
     return coverage
+
+
+def require_implicit_int8(trt: Module) -> None:
+    """Raises BuildFailed where this module has none: TensorRT 11 and TensorRT-RTX."""
+    if not hasattr(trt.ITensor, "set_dynamic_range"):
+        raise BuildFailed(
+            f"{trt.__name__} {trt.__version__} takes no ranges beside a graph: build the Q/DQ graph of the calibration"
+        )
 
 
 def _coverage(parsed: ParsedNetwork, table: RangeTable) -> Coverage:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engines.base import Target
+from engines.base import INT8_PRECISIONS, Target
 
 TURING = "7.5"
 _FP8_CAPABILITY = (8, 9)  # Ada: the first GPUs that multiply FP8
@@ -21,6 +21,8 @@ _RTX_OPTIONS = {
 _DLA_PRECISIONS = ("fp16", "int8", "int8+fp16")
 _DLA_UNTIL, _DLA_AGAIN = (10, 7), (11, 4, 1)
 _THOR = "11.0"
+_STRONGLY_TYPED_ALONE = (11,)
+_QDQ_INSTEAD = 'set int8 = "qdq", which takes its INT8 from the Q/DQ graph'
 
 
 def multiplies_fp8(compute_capability: str) -> bool:
@@ -40,6 +42,8 @@ def what_rtx_refuses(target: Target) -> str | None:
                     f"compute capability {TURING} takes no {precision} with TensorRT-RTX, whose FP32 products need 8.0 "
                     f"or newer; take '{precision}' out of its precisions, or {TURING} out of its compute_capabilities"
                 )
+    if any(map(target.takes_ranges, target.precisions)):
+        return f"TensorRT-RTX takes no ranges beside a graph; {_QDQ_INSTEAD}"
     return _fp8_refused(target)
 
 
@@ -50,10 +54,15 @@ def what_tensorrt_refuses(target: Target, version: str | None) -> str | None:
         return "reproducible takes every tactic from a timing cache: name its file with timing_cache"
     if options.gpu_fallback and options.dla_core is None:
         return "gpu_fallback is for layers that a DLA cannot run: name the DLA with dla_core, or take it out"
-    return None if options.dla_core is None else _dla_refused(target, version)
+    number = () if version is None else tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
+    if options.dla_core is not None and (refused := _dla_refused(target, version, number)) is not None:
+        return refused
+    if number >= _STRONGLY_TYPED_ALONE and any(map(target.takes_ranges, target.precisions)):
+        return f"TensorRT {version} takes no ranges beside a graph, which ended with 10.x; {_QDQ_INSTEAD}"
+    return None
 
 
-def _dla_refused(target: Target, version: str | None) -> str | None:
+def _dla_refused(target: Target, version: str | None, number: tuple[int, ...]) -> str | None:
     others = [precision for precision in target.precisions if precision not in _DLA_PRECISIONS]
     if others:
         return f"a DLA computes in FP16 and INT8 alone; take '{others[0]}' out of its precisions"
@@ -61,9 +70,14 @@ def _dla_refused(target: Target, version: str | None) -> str | None:
         return "Jetson Thor has no DLA; take dla_core and gpu_fallback out"
     if target.builder.hardware_compatibility != "none":
         return "an engine for a DLA loads on its own device alone; take hardware_compatibility out"
-    number = () if version is None else tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
     if number and number[:2] > _DLA_UNTIL and number < _DLA_AGAIN:
         return f"TensorRT {version} has no DLA, which ended with 10.7 and is back in 11.4.1 on AGX Orin alone"
+    pairs = [each for each in target.precisions if each in INT8_PRECISIONS and not target.takes_ranges(each)]
+    if number and number < _STRONGLY_TYPED_ALONE and pairs:
+        return (
+            f"the DLA of TensorRT {version} takes no Q/DQ pairs: its INT8 comes from ranges beside the FP32 graph; "
+            f"add int8 = \"ranges\", or take '{pairs[0]}' out of its precisions"
+        )
     return None
 
 

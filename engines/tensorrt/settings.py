@@ -18,7 +18,7 @@ def configure(
     """Sets what the target asks for and returns what the builder then reads; raises BuildFailed where they differ."""
     options = target.builder
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    flags = _flags(trt, precision, options)
+    flags = {**_flags(trt, precision, options), **_implicit_flags(trt, precision, target)}
     for flag, on in flags.values():
         _set_flag(config, flag, on)
     if options.workspace_bytes is not None:
@@ -31,7 +31,6 @@ def configure(
         _use_accelerator(trt, builder, config, options.dla_core)
     settings = {
         "precision": precision,
-        "strongly_typed": True,
         "tf32": bool(config.get_flag(trt.BuilderFlag.TF32)),
         "detailed": config.profiling_verbosity == trt.ProfilingVerbosity.DETAILED,
         "workspace_bytes": int(config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE)),
@@ -60,6 +59,13 @@ def _flags(trt: Module, precision: str, options: BuilderOptions) -> dict[str, tu
     if precision in ("fp32", "tf32"):  # TF32 is on unless it is cleared
         asked["tf32"] = (trt.BuilderFlag.TF32, precision == "tf32")
     return asked
+
+
+def _implicit_flags(trt: Module, precision: str, target: Target) -> dict[str, tuple[object, bool]]:
+    """What a weakly typed network may run in beside FP32; no flag where the graph's own types say it."""
+    if not target.takes_ranges(precision):
+        return {}
+    return {"int8": (trt.BuilderFlag.INT8, True), "fp16": (trt.BuilderFlag.FP16, precision == "int8+fp16")}
 
 
 def _set_flag(config: IBuilderConfig, flag: object, on: bool) -> None:

@@ -35,6 +35,13 @@ def _build(
         Path | None,
         typer.Option(metavar="MODEL.fp16.onnx", help="The same network in FP16: built for the audit, to compare with."),
     ] = None,
+    ranges: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="ranges-tensorrt.json",
+            help="What quantize wrote for the FP32 graph: INT8 for TensorRT up to 10.x and its DLA.",
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The engine's file; default beside the model.")] = None,
     as_json: Json_ = False,
     quiet: Quiet_ = False,
@@ -42,9 +49,8 @@ def _build(
     """Build an engine from an ONNX file and say what was really built."""
     from pipeline.commands.build import BuildRequest, build
 
-    request = BuildRequest(
-        model, target, precision, tuple(compute_capability or ()), batch, out, axes=tuple(axis or ()), fp16=fp16
-    )
+    capabilities, axes = tuple(compute_capability or ()), tuple(axis or ())
+    request = BuildRequest(model, target, precision, capabilities, batch, out, axes, fp16, ranges)
     finished(lambda cancellation: build(request, progress_of(quiet), cancellation), as_json)
 
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from engines import ENGINES
 from engines.audit import summarize
-from engines.base import QUANTIZED_PRECISIONS, BuiltEngine, Engine, Target, sha256_of_file
+from engines.base import INT8_PRECISIONS, QUANTIZED_PRECISIONS, BuiltEngine, Engine, Target, sha256_of_file
 from engines.presets import PRESETS
 from pipeline import atomic
 from pipeline.auditing import Opponent, audit_record
@@ -51,16 +51,14 @@ class BuildRequest:
     """NAME=MIN:OPT:MAX, for each dynamic axis other than the batch."""
     fp16: Path | None = None
     """The FP16 graph of the same network: its engine is the opponent in the audit."""
+    ranges: Path | None = None
+    """The table of the model's ranges, for INT8 of a TensorRT that takes one beside an FP32 graph."""
 
 
 def build(request: BuildRequest, progress: Progress, cancellation: Cancellation) -> Outcome:
     """Writes the engine and, beside it, <engine>.audit.json."""
     settings = _settings(request)
-    for graph in (request.model, request.fp16):
-        if graph is not None and not graph.is_file():
-            raise RecipeError(f"{graph}: there is no such file")
-    if request.fp16 is not None and request.precision not in QUANTIZED_PRECISIONS:
-        raise RecipeError(f"--fp16 is for the audit of {', '.join(QUANTIZED_PRECISIONS)}; leave it out")
+    _check_files(request, settings)
     engine, target = ENGINES[settings.runtime], settings.target(request.target, threads=1)
     if (mistake := engine.why_refused(target)) is not None:
         raise RecipeError(mistake)
@@ -75,14 +73,15 @@ def build(request: BuildRequest, progress: Progress, cancellation: Cancellation)
         raise RecipeError(f"{to}: would replace the model; choose another file with --out")
     with disk_errors_explained(to.parent):
         to.parent.mkdir(parents=True, exist_ok=True)
-        wanted = Wanted(request.precision, request.model, to)
+        wanted = Wanted(request.precision, request.model, to, ranges=request.ranges)
         built = built_engine(engine, wanted, target, progress, cancellation)
         opponent = _opponent(request, engine, target, progress, cancellation)
         audit = to.with_name(to.name + AUDIT_SUFFIX)
         record = audit_record(built, request.precision, target, opponent)
         known = {"precision": request.precision, "sha256": built.sha256, "settings": dict(built.settings)}
         atomic.write_json(audit, {"target": asdict(target), **known, **record})
-        origin = Origin(request.model.name, {"graph": sha256_of_file(request.model)})
+        ranges = {} if request.ranges is None else {"ranges": sha256_of_file(request.ranges)}
+        origin = Origin(request.model.name, {"graph": sha256_of_file(request.model), **ranges})
         evidence = write_evidence(built, request.precision, target, origin, device_here(), record)
     document = {
         "engine": str(to),
@@ -96,6 +95,24 @@ def build(request: BuildRequest, progress: Progress, cancellation: Cancellation)
         "opponent": record["opponent"],
     }
     return Outcome(document, lambda console: _show(console, request, built, (audit, evidence)))
+
+
+def _check_files(request: BuildRequest, settings: TargetSettings) -> None:
+    """Raises RecipeError where a file is not there, or is of no use to what is built."""
+    for graph in (request.model, request.fp16, request.ranges):
+        if graph is not None and not graph.is_file():
+            raise RecipeError(f"{graph}: there is no such file")
+    if request.fp16 is not None and request.precision not in QUANTIZED_PRECISIONS:
+        raise RecipeError(f"--fp16 is for the audit of {', '.join(QUANTIZED_PRECISIONS)}; leave it out")
+    if request.ranges is not None and request.precision not in INT8_PRECISIONS:
+        raise RecipeError(
+            f"--ranges is for {' and '.join(INT8_PRECISIONS)}; leave it out, or name one with --precision"
+        )
+    if settings.int8 == "ranges" and request.ranges is None:
+        raise RecipeError(
+            f"--target {request.target}: builds INT8 from the FP32 graph and a table of its ranges; "
+            "give it with --ranges"
+        )
 
 
 def _opponent(
@@ -122,6 +139,8 @@ def _settings(request: BuildRequest) -> TargetSettings:
         settings["batch"] = _sizes(f"--batch {request.batch}", request.batch)
     if request.axes:
         settings["axes"] = _axes(request.axes)
+    if request.ranges is not None and request.precision in INT8_PRECISIONS:
+        settings["int8"] = "ranges"
     try:
         return TargetSettings.model_validate(with_preset(settings))
     except ValidationError as error:

@@ -20,7 +20,7 @@ from pipeline.building import engine_record
 from pipeline.context import Context
 from pipeline.errors import EdgestillError, MachineLacks, NotAcceptable, RecipeError
 from pipeline.evidence import Origin, device_here, write_evidence
-from pipeline.fleet import TargetBuilt, built_fleet, graph_of
+from pipeline.fleet import TargetBuilt, built_fleet, graph_of, ranges_of
 from pipeline.manifest import LOG, MANIFEST, read_manifest
 from pipeline.names import Name
 from pipeline.stage import Stage
@@ -49,7 +49,7 @@ class Build(Stage):
     """`[build]`."""
 
     name: ClassVar[str] = "build"
-    version: ClassVar[int] = 8
+    version: ClassVar[int] = 9
     needs: ClassVar[tuple[type[Artifact], ...]] = (Splits, Teacher, Student, Graph, Graphs)
     makes: ClassVar[type[Artifact]] = Engines
     tools: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "tensorrt", "tensorrt_rtx")
@@ -171,4 +171,6 @@ def _origin(inputs: Artifacts, target: Target, precision: str) -> Origin:
     graph = graph_of(inputs, target, precision)
     kinds = {"data": Splits, "teacher": Teacher, "student": Student, "export": Graph, "calibration": Graphs}
     stages = {name: read_manifest(inputs[kind].folder).digest for name, kind in kinds.items()}
-    return Origin(graph.name, {"graph": sha256_of_file(graph), **stages})
+    table = ranges_of(inputs, target, precision)
+    ranges = {} if table is None else {"ranges": sha256_of_file(table)}
+    return Origin(graph.name, {"graph": sha256_of_file(graph), **ranges, **stages})
