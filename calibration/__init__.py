@@ -6,12 +6,12 @@ Importing this package costs numpy and nothing heavier: onnx and onnxruntime com
 
 from __future__ import annotations
 
-from calibration.entropy import Entropy
-from calibration.families import FAMILY
-from calibration.method import Method
-from calibration.minmax import MinMax
-from calibration.mse import MSE
-from calibration.percentile import Percentile
+from calibration.methods.entropy import Entropy
+from calibration.methods.method import Method
+from calibration.methods.minmax import MinMax
+from calibration.methods.mse import MSE
+from calibration.methods.percentile import Percentile
+from calibration.placement.families import FAMILY
 
 METHODS: dict[str, Method] = {method.name: method for method in (MinMax(), Percentile(), Entropy(), MSE())}
 """Calibration methods by name, with their usual settings. To add one: a file beside this one, and a place in this

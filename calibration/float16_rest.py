@@ -10,7 +10,7 @@ from calibration.errors import GraphRefused
 from calibration.external_data import converted, inferred
 from calibration.float16 import float32_nodes, in_half_precision, why_too_large
 from calibration.graph import Graph
-from calibration.placement import Placement
+from calibration.placement.place import Placement
 from calibration.prepare import opset_of
 from calibration.qdq import quantize
 from calibration.ranges import Ranges

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from calibration.collect import Batch
 from calibration.errors import CalibrationError
 from calibration.graph import Graph, attribute
-from calibration.placement import Placement
+from calibration.placement.place import Placement
 from calibration.prepare import COMPUTE_OPERATORS
 from calibration.quality import session_as_written
+from calibration.statistics.collect import Batch
 
 MULTIPLYING_OPERATORS = (*COMPUTE_OPERATORS, "ConvTranspose")
 

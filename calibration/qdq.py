@@ -13,13 +13,13 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from calibration.errors import GraphRefused
 from calibration.external_data import check
-from calibration.families import FAMILY, Family, in_fp8
 from calibration.graph import Graph
-from calibration.method import Range
+from calibration.methods.method import Range
 from calibration.names import FreshNames
-from calibration.placement import Activation, Placement, Weight
+from calibration.placement.families import FAMILY, Family, in_fp8
+from calibration.placement.place import Activation, Placement, Weight
 from calibration.ranges import Ranges
-from calibration.rounding import Roundings
+from calibration.repairs.rounding import Roundings
 from calibration.scale import LEAST_SCALE, scale_from_amax, stored_scale
 from calibration.weights import WeightMethod, weight_scales
 

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from calibration.collect import Batch
 from calibration.errors import CalibrationError, GraphRefused
 from calibration.external_data import session_of
+from calibration.statistics.collect import Batch
 
 Outputs = Mapping[str, NDArray[Any]]
 

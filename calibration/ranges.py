@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from calibration.errors import CalibrationError
-from calibration.method import Range
-from calibration.method_text import method_from_text, text_from_method
+from calibration.methods.method import Range
+from calibration.methods.method_text import method_from_text, text_from_method
 from calibration.scale import nearest_float32
 from calibration.statistics import Sketches
 

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, ValueInfoProto, helper
 
-from calibration.collect import Batch
 from calibration.errors import CalibrationError
 from calibration.quality import session_as_written
+from calibration.statistics.collect import Batch
 
 Tensors = dict[str, NDArray[Any]]
 

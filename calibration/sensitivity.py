@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from calibration.collect import Batch
 from calibration.errors import CalibrationError
-from calibration.method import Range
+from calibration.methods.method import Range
 from calibration.quality import decibels, session_as_written
 from calibration.statistics import BINS, Sketch
+from calibration.statistics.collect import Batch
 
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 

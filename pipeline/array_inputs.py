@@ -16,7 +16,7 @@ from pipeline.quantization_settings import CalibrationData
 from pipeline.stored_arrays import StoredArray, array_of_npy, arrays_of_npz
 
 if TYPE_CHECKING:
-    from calibration.collect import Batch
+    from calibration.statistics.collect import Batch
 
 LABELS = "labels"
 """The array that holds them."""
@@ -51,7 +51,7 @@ def holds_npy_files(folder: Path) -> bool:
 def _data_from_arrays(
     source: Path, arrays: Mapping[str, StoredArray], inputs: Mapping[str, GraphInput], batch_size: int
 ) -> CalibrationData:
-    from calibration.collect import Batch
+    from calibration.statistics.collect import Batch
 
     for name, wanted in inputs.items():
         wanted.check(arrays[name].shape, arrays[name].dtype, f"{source}: array '{name}'")
@@ -103,7 +103,7 @@ def _files_of_samples(folder: Path, inputs: Mapping[str, GraphInput]) -> dict[st
 def _data_from_samples(
     folder: Path, files: Mapping[str, list[Path]], inputs: Mapping[str, GraphInput], batch_size: int
 ) -> CalibrationData:
-    from calibration.collect import Batch
+    from calibration.statistics.collect import Batch
 
     names = [file.name for file in next(iter(files.values()))]
     check_whole_batches(folder, len(names), inputs, batch_size)

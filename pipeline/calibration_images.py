@@ -13,7 +13,7 @@ from pipeline.errors import DataRejected
 from pipeline.quantization_settings import CalibrationData, Images
 
 if TYPE_CHECKING:
-    from calibration.collect import Batch
+    from calibration.statistics.collect import Batch
 
 _RUNS_A_BATCH = 16
 _GOLDEN = (math.sqrt(5) - 1) / 2
@@ -89,7 +89,7 @@ def _run(data: CalibrationData, number: int) -> Iterator[Batch]:
 
 
 def _joined(batches: list[Batch]) -> Batch:
-    from calibration.collect import Batch
+    from calibration.statistics.collect import Batch
 
     feeds: Mapping[str, Any] = {
         name: np.concatenate([batch.feeds[name] for batch in batches]) for name in batches[0].feeds

@@ -23,7 +23,7 @@ from pipeline.samples import image_files, read_image
 from pipeline.scale_checks import check_scale
 
 if TYPE_CHECKING:
-    from calibration.collect import Batch
+    from calibration.statistics.collect import Batch
 
 
 def require_files(*paths: Path) -> None:
@@ -61,7 +61,7 @@ def data_from_images(
     folder: Path, inputs: Mapping[str, GraphInput], batch_size: int, preprocess: Preprocess
 ) -> CalibrationData:
     """Batches of its images, decoded when they are asked for."""
-    from calibration.collect import Batch
+    from calibration.statistics.collect import Batch
 
     if len(inputs) != 1:
         raise RecipeError(f"the graph has inputs {', '.join(inputs)}; images feed one, give a .npz instead")

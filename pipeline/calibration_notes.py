@@ -10,9 +10,9 @@ from pipeline.reporting.result import Finding
 if TYPE_CHECKING:
     import onnx
 
-    from calibration.confidence import Alone, Confidence
-    from calibration.evidence import Evidence
     from calibration.statistics import Origin, Sketches
+    from calibration.statistics.confidence import Alone, Confidence
+    from calibration.statistics.evidence import Evidence
 
 _SCALING_OPERATORS = frozenset({"Add", "BatchNormalization", "Div", "InstanceNormalization", "Mul", "Sub"})
 MOST_NAMED = 5

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, final
 
 from calibration import METHODS
 from calibration.errors import CalibrationError
-from calibration.origin import WHOLE, Shard, graph_digest, merged_shards
 from calibration.statistics import Origin, Sketches
+from calibration.statistics.origin import WHOLE, Shard, graph_digest, merged_shards
 from pipeline import atomic
 from pipeline.cancellation import Cancellation
 from pipeline.errors import DataRejected, RecipeError
@@ -21,7 +21,7 @@ from pipeline.quantization_settings import BEST, CalibrationData
 if TYPE_CHECKING:
     import onnx
 
-    from calibration.collect import Batch
+    from calibration.statistics.collect import Batch
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Pass:
 def measured(
     model: onnx.ModelProto, data: CalibrationData, wanted: Pass, progress: Progress, cancellation: Cancellation
 ) -> Sketches:
-    """Sketches of the prepared model over the shard, complete. Raises what `calibration.collect.collect` raises."""
-    from calibration.collect import collect
+    """Sketches of the prepared model over the shard, complete. Raises what `collect` raises."""
+    from calibration.statistics.collect import collect
 
     origin = _origin(model, data, wanted)
     before = _taken_up(wanted.partial, origin, progress)
@@ -114,7 +114,7 @@ class _Stops:
     """Where a pass may end before the last sample."""
 
     def __init__(self, data: CalibrationData, origin: Origin, until_tight: str | None) -> None:
-        from calibration.sufficiency import marks
+        from calibration.statistics.sufficiency import marks
 
         self._data, self._origin = data, origin
         self._methods = tuple(METHODS) if until_tight == BEST else (until_tight or "",)
@@ -128,7 +128,7 @@ class _Stops:
 
     def enough(self, images: int, counted: Callable[[], Sketches]) -> bool:
         """Whether so many are enough, which is asked at the marks alone."""
-        from calibration.sufficiency import is_enough
+        from calibration.statistics.sufficiency import is_enough
 
         return images in self._marks and is_enough(counted(), self._methods)
 

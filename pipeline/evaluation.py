@@ -24,7 +24,7 @@ from pipeline.yardstick import JudgingData, Yardstick
 if TYPE_CHECKING:
     import onnx
 
-    from calibration.collect import Batch
+    from calibration.statistics.collect import Batch
 
 # The float graph's answers are kept up to here, and computed anew beside each graph above it.
 KEPT_BYTES = 1 << 29

@@ -17,11 +17,11 @@ from pipeline.yardstick import JudgingData, Yardstick
 if TYPE_CHECKING:
     import onnx
 
-    from calibration.collect import Batch
     from calibration.layers import Layer
-    from calibration.placement import Placement
+    from calibration.placement.place import Placement
     from calibration.ranges import Ranges
     from calibration.statistics import Sketches
+    from calibration.statistics.collect import Batch
 
 Sensitivity = Literal["off", "local", "worst", "exact"]
 """`local`: what each layer makes of float inputs, in one pass. `worst`: and whole graphs for the `MOST_SENSITIVE`

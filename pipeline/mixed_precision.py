@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import onnx
 
     from calibration.layers import Layer
-    from calibration.placement import Placement
+    from calibration.placement.place import Placement
 
 SCHEMA_VERSION = 1
 
@@ -91,7 +91,7 @@ def _layers(result: Quantized, judging: Judging) -> tuple[Layer, ...]:
 
 
 def _subject(result: Quantized, family: str, layers: tuple[Layer, ...]) -> Subject:
-    from calibration.placement import place
+    from calibration.placement.place import place
     from calibration.qdq import quantize
 
     def quantized(spared: Mapping[str, str]) -> tuple[Placement, onnx.ModelProto]:

@@ -24,11 +24,11 @@ from pipeline.reporting.result import Finding
 if TYPE_CHECKING:
     import onnx
 
-    from calibration.evidence import Evidence
-    from calibration.placement import Placement
+    from calibration.placement.place import Placement
     from calibration.ranges import Ranges
-    from calibration.rounding import Roundings
+    from calibration.repairs.rounding import Roundings
     from calibration.statistics import Sketches
+    from calibration.statistics.evidence import Evidence
     from calibration.weights import WeightMethod
 
 PLACEMENT = "placement.json"
@@ -73,7 +73,7 @@ class Quantized:
     @cached_property
     def evidence(self) -> Evidence:
         """What the ranges rest on."""
-        from calibration.evidence import evidence_of
+        from calibration.statistics.evidence import evidence_of
 
         return evidence_of(self.ranges, self.sketches)
 
@@ -131,8 +131,8 @@ def quantized(
 
     Raises DataRejected for poisoned images, NotAcceptable for a graph that cannot be quantized.
     """
-    from calibration.collect import collect
-    from calibration.origin import graph_digest
+    from calibration.statistics.collect import collect
+    from calibration.statistics.origin import graph_digest
 
     with quantization_errors_explained(graph.name):
         model = prepared_graph(graph)
@@ -161,7 +161,7 @@ def quantized_from_sketches(graph: Path, sketches: Sequence[Path], settings: Qua
 
     Raises what `quantized` raises.
     """
-    from calibration.origin import graph_digest, merged_shards
+    from calibration.statistics.origin import graph_digest, merged_shards
 
     with quantization_errors_explained(graph.name):
         model = prepared_graph(graph)
@@ -175,7 +175,7 @@ def _quantized(
     repairs: Repairs | None,
     data: CalibrationData | None,
 ) -> Quantized:
-    from calibration.placement import place
+    from calibration.placement.place import place
     from calibration.qdq import quantize
     from calibration.ranges import ranges_from_sketches
 
@@ -208,7 +208,7 @@ def _ranges(
     data: CalibrationData | None,
     settings: QuantizationSettings,
 ) -> Ranges:
-    from calibration.best import best_ranges
+    from calibration.methods.best import best_ranges
     from calibration.ranges import ranges_from_sketches
 
     if settings.method != BEST:
@@ -269,8 +269,8 @@ def _beside_float16(
     placements: Mapping[str, Placement],
     int8: Mapping[str, onnx.ModelProto],
 ) -> dict[str, Float16]:
-    from calibration.families import FAMILY
     from calibration.float16_rest import fp8_graph, with_float16_rest
+    from calibration.placement.families import FAMILY
 
     found: dict[str, Float16] = {}
     for family, placement in placements.items():

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from calibration import FAMILIES, METHODS
 from calibration.errors import CalibrationError
-from calibration.method_text import method_from_text, setting_of, text_from_method
-from calibration.tensorrt_version import wanted_version
+from calibration.methods.method_text import method_from_text, setting_of, text_from_method
+from calibration.tensorrt_cache.version import wanted_version
 from calibration.weights import WEIGHT_METHODS, WeightMethod
 from engines.machine import cpu_family
 from pipeline.engine_errors import engine_errors_explained
 from pipeline.names import unknown
 
 if TYPE_CHECKING:
-    from calibration.collect import Batch
+    from calibration.statistics.collect import Batch
 
 BEST = "best"
 """In place of a method's name: of each tensor the one that does the least harm where it is read."""
@@ -72,7 +72,7 @@ class CalibrationData:
 
 
 def _cut_out(batches: Iterator[Batch], start: int, stop: int) -> Iterator[Batch]:
-    from calibration.collect import Batch
+    from calibration.statistics.collect import Batch
 
     first = 0
     for batch in batches:

@@ -13,11 +13,11 @@ from pipeline.quantization_settings import BEST, CalibrationData, QuantizationSe
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from calibration.collect import Batch
-    from calibration.placement import Placement
+    from calibration.placement.place import Placement
     from calibration.quality import Quality
     from calibration.ranges import Ranges
-    from calibration.rounding import Roundings
+    from calibration.repairs.rounding import Roundings
+    from calibration.statistics.collect import Batch
 
 HELD_SAMPLES = 64
 """What a repair looks at, whatever the calibration holds: half of it makes the repair, the other half judges it."""
@@ -74,7 +74,7 @@ class Repairs:
 
     def equalized(self, model: ModelProto) -> ModelProto | None:
         """The model with its channels equalized, where that brings something over all families; else None."""
-        from calibration.equalization import equalized, is_equalizable
+        from calibration.repairs.equalization import equalized, is_equalizable
 
         if not is_equalizable(model):
             return None
@@ -104,7 +104,7 @@ class Repairs:
         `nearest` are the graphs whose weights were each rounded to the nearest integer.
         """
         from calibration.qdq import quantize
-        from calibration.rounding import roundings_of
+        from calibration.repairs.rounding import roundings_of
 
         method, threads = self._settings.weights, self._settings.threads
         found = roundings_of(model, placements, self._made_from, threads, method)
@@ -125,7 +125,7 @@ class Repairs:
         roundings: Roundings,
     ) -> tuple[ModelProto, ModelProto]:
         """The model with corrected biases and its quantized graph, where that brings something; else both as given."""
-        from calibration.bias_correction import bias_corrected
+        from calibration.repairs.bias_correction import bias_corrected
 
         nodes = [weight.node for weight in placement.weights]
         corrected = bias_corrected(model, quantized, nodes, self._made_from, self._settings.threads)
@@ -141,9 +141,9 @@ class Repairs:
 
     def _by_family(self, model: ModelProto) -> Mapping[str, Quality]:
         """With ranges from the held samples: a whole pass is for the graph that is kept."""
-        from calibration.collect import collect
-        from calibration.placement import place
+        from calibration.placement.place import place
         from calibration.ranges import ranges_from_sketches
+        from calibration.statistics.collect import collect
 
         sketches = collect(model, self._made_from, threads=self._settings.threads)
         method = self._settings.method if self._settings.method != BEST else "mse"
@@ -155,7 +155,7 @@ class Repairs:
         }
 
     def _quantized(self, model: ModelProto, ranges: Ranges, family: str, roundings: Roundings) -> ModelProto:
-        from calibration.placement import place
+        from calibration.placement.place import place
         from calibration.qdq import quantize
 
         placement = place(model, resolved_family(family))

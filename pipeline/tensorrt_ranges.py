@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from calibration.errors import CalibrationError
-from calibration.tensorrt_version import CacheVersion, wanted_version
+from calibration.tensorrt_cache.version import CacheVersion, wanted_version
 from engines.base import sha256_of_file
 from pipeline import atomic
 from pipeline.errors import NotAcceptable
@@ -69,9 +69,9 @@ def table_of_conversion(table: Path, graph: Path, to: Path) -> Path:
 
 
 def _files(table: RangeTable, source: Path, versions: Sequence[str], prefix: str) -> Iterator[tuple[str, bytes]]:
-    from calibration.cache_origin import origin_of
     from calibration.range_table import GraphFile
     from calibration.tensorrt_cache import CalibrationCache
+    from calibration.tensorrt_cache.origin import origin_of
 
     yield f"{prefix}{RANGE_TABLE}", table.to_bytes()
     calibrated = GraphFile(source.name, sha256_of_file(source))

@@ -16,7 +16,7 @@ from pipeline.tasks.classification import ratio, right
 from pipeline.tasks.task import Arrays, Counts, Statistics, Task
 
 if TYPE_CHECKING:
-    from calibration.collect import Batch
+    from calibration.statistics.collect import Batch
 
 
 class Yardstick(ABC):

@@ -10,13 +10,13 @@ import pytest
 from onnx_networks import NetworkBuilder, attention, images
 
 from calibration import METHODS
-from calibration.best import best_ranges, fake_quantized
-from calibration.collect import Batch, collect
-from calibration.families import FAMILY
-from calibration.method import Range
-from calibration.placement import place
+from calibration.methods.best import best_ranges, fake_quantized
+from calibration.methods.method import Range
+from calibration.placement.families import FAMILY
+from calibration.placement.place import place
 from calibration.prepare import prepared
 from calibration.ranges import Ranges, ranges_from_sketches
+from calibration.statistics.collect import Batch, collect
 from pipeline.cancellation import Cancellation
 from pipeline.progress import QuietProgress
 from pipeline.quantization import quantized

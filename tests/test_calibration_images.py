@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from own_graph import network, samples, saved
 
-from calibration.collect import Batch
-from calibration.sufficiency import marks
+from calibration.statistics.collect import Batch
+from calibration.statistics.sufficiency import marks
 from pipeline.calibration_images import asked_for, images_from_text, spread
 from pipeline.cancellation import Cancellation
 from pipeline.commands.calibrate import CalibrateRequest, calibrate

@@ -8,8 +8,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, numpy_helper, parser
 
-from calibration.collect import Batch, collect
 from calibration.errors import PoisonedData
+from calibration.statistics.collect import Batch, collect
 
 HEAD = """<ir_version: 10, opset_import: ["": 18]>
 net (float[N, 4] scores, bool[N, 4] padding) => (float[N, 4] y) {

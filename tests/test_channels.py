@@ -13,11 +13,11 @@ from onnx.reference import ReferenceEvaluator
 from onnx_networks import attention, images, residual
 from own_graph import network, samples, saved
 
-from calibration.channels import channel_axes
-from calibration.collect import Batch, collect
 from calibration.graph import Graph
 from calibration.prepare import prepared
 from calibration.statistics import Sketches
+from calibration.statistics.channels import channel_axes
+from calibration.statistics.collect import Batch, collect
 from pipeline.cancellation import Cancellation
 from pipeline.commands.calibrate import CalibrateRequest, calibrate
 from pipeline.commands.quantize import QuantizeRequest, quantize

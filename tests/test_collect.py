@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 from onnx_networks import NetworkBuilder, attention, images, residual
 
-from calibration.collect import Batch, collect
 from calibration.errors import CalibrationError, GraphRefused, PoisonedData
 from calibration.graph import Graph
 from calibration.prepare import prepared
 from calibration.statistics import Sketches
+from calibration.statistics.collect import Batch, collect
 
 
 def batches_of(values: NDArray[np.float32], size: int, name: str = "image", first: int = 0) -> Iterator[Batch]:

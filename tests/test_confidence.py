@@ -10,16 +10,16 @@ import pytest
 from numpy.typing import NDArray
 
 from calibration import METHODS
-from calibration.confidence import ALONE_SHARE, TOLERANCE, alone_in, confidence_of, interval_of
-from calibration.entropy import LEVELS, kl_divergences
-from calibration.evidence import evidence_of
-from calibration.extremes import Image
-from calibration.method import Method, Range
-from calibration.mse import Spread, asymmetric_grid, spread_of, squared_errors, symmetric_grid
-from calibration.percentile import Percentile
+from calibration.methods.entropy import LEVELS, kl_divergences
+from calibration.methods.method import Method, Range
+from calibration.methods.mse import Spread, asymmetric_grid, spread_of, squared_errors, symmetric_grid
+from calibration.methods.percentile import Percentile
 from calibration.ranges import Ranges, ranges_from_sketches
-from calibration.resampling import RESAMPLES, Resampled
 from calibration.statistics import Sketch, Sketches
+from calibration.statistics.confidence import ALONE_SHARE, TOLERANCE, alone_in, confidence_of, interval_of
+from calibration.statistics.evidence import evidence_of
+from calibration.statistics.extremes import Image
+from calibration.statistics.resampling import RESAMPLES, Resampled
 
 Images = list[NDArray[np.float32]]
 

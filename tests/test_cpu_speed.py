@@ -17,8 +17,8 @@ from onnx_networks import NetworkBuilder, attention, residual
 from own_graph import quantized, saved
 
 from calibration.graph import Graph, attribute
-from calibration.min_cut import Labelling
-from calibration.placement import place
+from calibration.placement.min_cut import Labelling
+from calibration.placement.place import place
 from calibration.prepare import prepared
 
 COSTS = st.floats(0, 10)

@@ -12,9 +12,9 @@ from onnx_networks import attention, residual
 from tiny_run import run_edgestill
 
 from calibration import FAMILIES
-from calibration.placement import place
+from calibration.placement.place import place
+from calibration.placement.rules import RULES
 from calibration.prepare import prepared
-from calibration.rules import RULES
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 from onnx_networks import NetworkBuilder, attention, images, residual
 
-from calibration.collect import Batch, collect
 from calibration.errors import CalibrationError
 from calibration.float16 import float16_from_float32, float32_nodes
 from calibration.prepare import prepared
 from calibration.ranges import Ranges, ranges_from_sketches
+from calibration.statistics.collect import Batch, collect
 from engines.audit import summarize
 from engines.base import AxisProfile, Target
 from engines.tensorrt.engine import TensorRTRTX

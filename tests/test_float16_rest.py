@@ -15,14 +15,14 @@ from onnx import ModelProto, TensorProto, numpy_helper
 from onnx_networks import NetworkBuilder, attention, images, residual
 from tensorrt_graphs import RTX, needs_tensorrt_rtx
 
-from calibration.collect import Batch, collect
 from calibration.errors import GraphRefused
 from calibration.float16_rest import fp8_graph, with_float16_rest
 from calibration.lint import lint
-from calibration.placement import Placement, place
+from calibration.placement.place import Placement, place
 from calibration.prepare import prepared
 from calibration.qdq import quantize
 from calibration.ranges import Ranges, ranges_from_sketches
+from calibration.statistics.collect import Batch, collect
 from engines.audit import Audit, summarize
 from engines.base import AxisProfile, Target
 

@@ -19,13 +19,13 @@ from tensorrt_graphs import RTX, TARGET, needs_tensorrt_rtx
 from tiny_run import run_edgestill
 
 from calibration import FAMILIES
-from calibration.collect import Batch, collect
 from calibration.errors import CalibrationError, GraphRefused
 from calibration.lint import LINT_RULES, lint
-from calibration.placement import place
+from calibration.placement.place import place
 from calibration.prepare import prepared
 from calibration.qdq import quantize
 from calibration.ranges import ranges_from_sketches
+from calibration.statistics.collect import Batch, collect
 from engines.audit import Audit, summarize
 from engines.base import BuildFailed
 

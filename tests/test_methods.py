@@ -15,9 +15,9 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from calibration import FAMILIES, METHODS
-from calibration.entropy import LEVELS, kl_divergences
 from calibration.errors import CalibrationError
-from calibration.method import Range
+from calibration.methods.entropy import LEVELS, kl_divergences
+from calibration.methods.method import Range
 from calibration.ranges import Ranges, ranges_from_sketches
 from calibration.statistics import Sketch, Sketches
 

@@ -11,12 +11,12 @@ from onnx import ModelProto, numpy_helper
 from onnx_networks import images
 from tensorrt_graphs import RTX, needs_tensorrt_rtx
 
-from calibration.collect import Batch, collect
 from calibration.float16_rest import with_float16_rest
-from calibration.placement import Placement, place
+from calibration.placement.place import Placement, place
 from calibration.prepare import prepared
 from calibration.qdq import quantize
 from calibration.ranges import Ranges, ranges_from_sketches
+from calibration.statistics.collect import Batch, collect
 from engines.audit import summarize
 from engines.base import AxisProfile, Target
 

@@ -16,12 +16,12 @@ from onnx import ModelProto
 from onnx_networks import NetworkBuilder, attention, images, residual
 
 from calibration import FAMILIES
-from calibration.collect import Batch, collect
 from calibration.errors import CalibrationError
-from calibration.placement import Placement, place
+from calibration.placement.place import Placement, place
 from calibration.prepare import prepared
 from calibration.qdq import quantize
 from calibration.ranges import ranges_from_sketches
+from calibration.statistics.collect import Batch, collect
 from engines.audit import Audit, summarize
 from engines.base import AxisProfile, Target
 from engines.tensorrt.engine import TensorRTRTX

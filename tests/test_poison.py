@@ -13,9 +13,9 @@ from onnx_networks import NetworkBuilder, images, residual
 from own_graph import NETWORK, network, quantized, samples, saved
 from PIL import Image
 
-from calibration.collect import Batch, collect
 from calibration.errors import PoisonedData
 from calibration.prepare import prepared
+from calibration.statistics.collect import Batch, collect
 from pipeline.errors import DataRejected
 
 

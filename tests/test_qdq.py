@@ -17,14 +17,14 @@ from onnx import ModelProto, TensorProto, numpy_helper
 from onnx_networks import NetworkBuilder, attention, images, residual
 
 from calibration import FAMILIES
-from calibration.collect import Batch, collect
 from calibration.errors import CalibrationError, GraphRefused
-from calibration.families import FAMILY
-from calibration.method import Range
-from calibration.placement import place
+from calibration.methods.method import Range
+from calibration.placement.families import FAMILY
+from calibration.placement.place import place
 from calibration.prepare import prepared
 from calibration.qdq import activation_grid, quantize
 from calibration.ranges import Ranges, ranges_from_sketches
+from calibration.statistics.collect import Batch, collect
 from calibration.weights import weight_scales
 from engines.machine import cpu_family
 

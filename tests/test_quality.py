@@ -9,13 +9,13 @@ import pytest
 from onnx import ModelProto
 from onnx_networks import images, residual
 
-from calibration.collect import Batch, collect
 from calibration.errors import CalibrationError, GraphRefused
-from calibration.placement import place
+from calibration.placement.place import place
 from calibration.prepare import prepared
 from calibration.qdq import quantize
 from calibration.quality import Comparison, FloatReference, class_axis, compared, sqnr_db
 from calibration.ranges import ranges_from_sketches
+from calibration.statistics.collect import Batch, collect
 
 
 def batches(count: int = 24, size: int = 8) -> list[Batch]:

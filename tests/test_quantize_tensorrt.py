@@ -11,10 +11,10 @@ import onnx
 import pytest
 from own_graph import network, samples, saved
 
-from calibration.cache_origin import loaded_origin
 from calibration.ranges import Ranges
 from calibration.scale import scale_from_amax
 from calibration.tensorrt_cache import CalibrationCache
+from calibration.tensorrt_cache.origin import loaded_origin
 from pipeline.cancellation import Cancellation
 from pipeline.commands.quantize import QuantizeRequest, quantize
 from pipeline.errors import NotAcceptable, RecipeError

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from calibration import METHODS, mse
-from calibration.entropy import LEVELS
+from calibration import METHODS
 from calibration.errors import CalibrationError
-from calibration.method import Range
-from calibration.method_text import method_from_text, text_from_method
-from calibration.mse import Grid, Spread, asymmetric_grid, spread_of, squared_errors, symmetric_grid
-from calibration.percentile import Percentile
+from calibration.methods import mse
+from calibration.methods.entropy import LEVELS
+from calibration.methods.method import Range
+from calibration.methods.method_text import method_from_text, text_from_method
+from calibration.methods.mse import Grid, Spread, asymmetric_grid, spread_of, squared_errors, symmetric_grid
+from calibration.methods.percentile import Percentile
 from calibration.statistics import Sketch
 from pipeline.quantization_settings import checked_method
 

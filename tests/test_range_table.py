@@ -11,16 +11,16 @@ import pytest
 from onnx import ModelProto, numpy_helper
 from onnx_networks import NetworkBuilder, attention, images, residual
 
-from calibration.collect import Batch, collect
 from calibration.errors import CalibrationError
-from calibration.placement import place
+from calibration.placement.place import place
 from calibration.prepare import prepared
 from calibration.qdq import quantize
 from calibration.range_table import GraphFile, RangeTable, range_table
 from calibration.ranges import Range, Ranges, ranges_from_sketches
 from calibration.scale import LEAST_SCALE, scale_from_amax
+from calibration.statistics.collect import Batch, collect
 from calibration.tensorrt_cache import CalibrationCache, hexadecimal
-from calibration.tensorrt_version import wanted_version
+from calibration.tensorrt_cache.version import wanted_version
 
 GRAPH = GraphFile("model.fp32.onnx", "ab" * 32)
 NETWORKS: dict[str, tuple[Callable[[], ModelProto], tuple[int, ...]]] = {

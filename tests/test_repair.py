@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from onnx import ModelProto, numpy_helper
 from onnx_networks import NetworkBuilder, attention, images, residual
 
-from calibration.bias_correction import bias_corrected
-from calibration.collect import Batch, collect
-from calibration.equalization import channel_amax, equalized, is_equalizable, pairs_of, scales_of
-from calibration.placement import place
+from calibration.placement.place import place
 from calibration.prepare import prepared
 from calibration.qdq import quantize
 from calibration.quality import compared, session_as_written
 from calibration.ranges import ranges_from_sketches
+from calibration.repairs.bias_correction import bias_corrected
+from calibration.repairs.equalization import channel_amax, equalized, is_equalizable, pairs_of, scales_of
 from calibration.segments import SegmentedRun
+from calibration.statistics.collect import Batch, collect
 from pipeline.cancellation import Cancellation
 from pipeline.progress import QuietProgress
 from pipeline.quantization import Quantized, placement_document, quantized

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from onnx import ModelProto, numpy_helper
 from onnx_networks import NetworkBuilder, attention, images
 
-from calibration.collect import Batch, collect
-from calibration.patches import columns
-from calibration.placement import place
+from calibration.placement.place import place
 from calibration.prepare import prepared
 from calibration.qdq import quantize
 from calibration.quality import compared, session_as_written
 from calibration.ranges import ranges_from_sketches
-from calibration.rounding import Root, Rounded, roundings_of
+from calibration.repairs.patches import columns
+from calibration.repairs.rounding import Root, Rounded, roundings_of
+from calibration.statistics.collect import Batch, collect
 from calibration.weights import weight_scales
 from pipeline.budget import Budget
 from pipeline.cancellation import Cancellation

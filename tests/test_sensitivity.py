@@ -10,17 +10,17 @@ from onnx import ModelProto
 from onnx_networks import NetworkBuilder, attention, images, residual
 from spiked_network import SPIKED, spiked
 
-from calibration.collect import Batch, collect
 from calibration.errors import CalibrationError
-from calibration.families import FAMILY
 from calibration.layers import Layer, checked_names, int8_share, layers_of
-from calibration.method import Range
-from calibration.placement import place
+from calibration.methods.method import Range
+from calibration.placement.families import FAMILY
+from calibration.placement.place import place
 from calibration.prepare import prepared
 from calibration.qdq import activation_grid, quantize
 from calibration.ranges import ranges_from_sketches
 from calibration.sensitivity import local_sqnr_db, saturation
 from calibration.statistics import Sketch
+from calibration.statistics.collect import Batch, collect
 from calibration.weights import weight_scales
 
 

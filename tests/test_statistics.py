@@ -12,9 +12,9 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from calibration.errors import CalibrationError
-from calibration.extremes import Image
-from calibration.groups import GROUP_BINS, MOST_GROUPS, folded, size_for
 from calibration.statistics import BINS, Sketch, Sketches
+from calibration.statistics.extremes import Image
+from calibration.statistics.groups import GROUP_BINS, MOST_GROUPS, folded, size_for
 
 _finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 _values = arrays(np.float32, st.integers(1, 60), elements=_finite)

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from onnx_networks import NetworkBuilder, attention, images, residual
 
 from calibration import METHODS
-from calibration.collect import Batch, collect
 from calibration.errors import PoisonedData
 from calibration.graph import Graph
-from calibration.measured_session import MeasuredSession
 from calibration.prepare import prepared
-from calibration.sketch import Sketch
-from calibration.summarized_session import SummarizedSession
-from calibration.summary import COUNTED_WHOLE, MOST_STRIDE, stride_for, summary_of
+from calibration.statistics.collect import Batch, collect
+from calibration.statistics.measured_session import MeasuredSession
+from calibration.statistics.sketch import Sketch
+from calibration.statistics.summarized_session import SummarizedSession
+from calibration.statistics.summary import COUNTED_WHOLE, MOST_STRIDE, stride_for, summary_of
 
 _SIDE = 48
 

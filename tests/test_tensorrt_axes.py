@@ -13,7 +13,7 @@ from dynamic_networks import IMAGES, ROWS, SEQUENTIAL, SPATIAL, EncoderDecoder, 
 from tensorrt_graphs import PLAIN, RTX, TARGET, needs_tensorrt_rtx, weights, written
 from torch import nn
 
-from calibration.collect import Batch
+from calibration.statistics.collect import Batch
 from engines import ENGINES
 from engines.audit import summarize
 from engines.base import AxisProfile, BuildFailed, BuiltEngine, Target

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration.cache_origin import CacheOrigin, loaded_origin, origin_of, sidecar_of
 from calibration.errors import CalibrationError
 from calibration.range_table import GraphFile, RangeTable, TensorAmax
 from calibration.scale import scale_from_amax
 from calibration.tensorrt_cache import CalibrationCache, parsed_cache
-from calibration.tensorrt_version import wanted_version
+from calibration.tensorrt_cache.origin import CacheOrigin, loaded_origin, origin_of, sidecar_of
+from calibration.tensorrt_cache.version import wanted_version
 
 GOOD = b"TRT-100300-EntropyCalibration2\nimage: 3c010204\n/layer1/0/Conv:0: 3d0b7086\nwith a space: 0\n"
 VERSION = wanted_version("10.3.0")

@@ -12,13 +12,13 @@ from onnx import ModelProto
 from onnx_networks import NetworkBuilder
 from tiny_run import run_edgestill
 
-from calibration.cache_origin import CacheOrigin
 from calibration.lint import Finding
 from calibration.range_table import GraphFile
 from calibration.tensorrt_cache import hexadecimal
-from calibration.tensorrt_cache_lint import CACHE_RULES, is_cache, lint_cache
-from calibration.tensorrt_cache_subject import LintedGraph, Subject
-from calibration.tensorrt_version import wanted_version
+from calibration.tensorrt_cache.lint import CACHE_RULES, is_cache, lint_cache
+from calibration.tensorrt_cache.origin import CacheOrigin
+from calibration.tensorrt_cache.subject import LintedGraph, Subject
+from calibration.tensorrt_cache.version import wanted_version
 from pipeline.commands.lint import LintRequest, lint
 from pipeline.errors import IntegrityError, RecipeError
 

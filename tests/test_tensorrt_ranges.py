@@ -14,10 +14,10 @@ from fake_tensorrt import MODULE, DataType, ITensor, NetworkOf
 from onnx_networks import attention, images, residual
 from own_graph import network as own_network
 
-from calibration.collect import Batch, collect
 from calibration.prepare import prepared
 from calibration.range_table import GraphFile, range_table
 from calibration.ranges import ranges_from_sketches
+from calibration.statistics.collect import Batch, collect
 from engines.base import BuildFailed, EngineDamaged, sha256_of_file
 from engines.tensorrt.engine import TensorRTRTX
 from engines.tensorrt.range_rules import BOUNDED, BY_NAME, CUTS, KEEPS

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calibration.errors import CalibrationError
-from calibration.tensorrt_version import CacheVersion, version_from_first_line, wanted_version
+from calibration.tensorrt_cache.version import CacheVersion, version_from_first_line, wanted_version
 
 
 @pytest.mark.parametrize(

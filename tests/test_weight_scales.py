@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnx_networks import residual
 
-from calibration.collect import Batch, collect
-from calibration.placement import place
+from calibration.placement.place import place
 from calibration.prepare import prepared
 from calibration.qdq import quantize
 from calibration.ranges import ranges_from_sketches
+from calibration.statistics.collect import Batch, collect
 from calibration.weights import weight_scales
 from pipeline.quantization_settings import checked_weights
 

@@ -92,7 +92,7 @@ class Tool:
 def _own_source() -> str:
     digest = hashlib.sha256()
     files = [
-        *(ROOT / "calibration").glob("*.py"),
+        *(ROOT / "calibration").rglob("*.py"),
         *(ROOT / "pipeline").glob("*quanti*.py"),
         ROOT / "pipeline" / "repair.py",
     ]

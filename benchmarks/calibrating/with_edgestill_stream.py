@@ -14,7 +14,7 @@ PASS = "pass"  # noqa: S105 - the pass over the images
 
 
 def imports() -> None:
-    for name in ("onnx", "onnxruntime", "onnxscript.rewriter", "calibration.collect", "calibration.prepare"):
+    for name in ("onnx", "onnxruntime", "onnxscript.rewriter", "calibration.statistics.collect", "calibration.prepare"):
         importlib.import_module(name)
 
 
@@ -26,8 +26,8 @@ def quantize(job: Job) -> None:
     """One pass for all families."""
     import onnx
 
-    from calibration.collect import Batch, collect
     from calibration.prepare import prepared
+    from calibration.statistics.collect import Batch, collect
     from pipeline.cancellation import Cancellation
     from pipeline.onnx_file import write_graph
     from pipeline.progress import QuietProgress

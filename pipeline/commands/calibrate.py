@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from calibration.origin import Shard
+from calibration.statistics.origin import Shard
 from pipeline import atomic
 from pipeline.calibration_images import asked_for, images_from_text
 from pipeline.calibration_inputs import calibration_data

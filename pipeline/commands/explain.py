@@ -12,13 +12,13 @@ from pipeline.outcome import Outcome
 from pipeline.quantization_settings import checked_families, resolved_family
 
 if TYPE_CHECKING:
-    from calibration.placement import Placement
+    from calibration.placement.place import Placement
 
 
 def explain(model: Path, families: tuple[str, ...]) -> Outcome:
     """The placement alone, which no data shapes; nothing is written."""
     from calibration.errors import GraphRefused
-    from calibration.placement import place
+    from calibration.placement.place import place
     from calibration.prepare import prepared
 
     try:

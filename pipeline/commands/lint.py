@@ -37,7 +37,7 @@ class LintRequest:
 
 def lint(request: LintRequest) -> Outcome:
     """Exit 1 with errors, or, where asked to be strict, with warnings."""
-    from calibration.tensorrt_cache_lint import is_cache
+    from calibration.tensorrt_cache.lint import is_cache
 
     for path in (request.file, *([request.model] if request.model else [])):
         if not path.is_file():
@@ -65,10 +65,10 @@ def _of_graph(request: LintRequest) -> dict[str, tuple[Finding, ...]]:
 
 
 def _of_cache(request: LintRequest) -> tuple[Finding, ...]:
-    from calibration.cache_origin import loaded_origin
-    from calibration.tensorrt_cache_lint import lint_cache
-    from calibration.tensorrt_cache_subject import LintedGraph, Subject
-    from calibration.tensorrt_version import wanted_version
+    from calibration.tensorrt_cache.lint import lint_cache
+    from calibration.tensorrt_cache.origin import loaded_origin
+    from calibration.tensorrt_cache.subject import LintedGraph, Subject
+    from calibration.tensorrt_cache.version import wanted_version
 
     try:
         wanted = wanted_version(request.tensorrt_version) if request.tensorrt_version else None

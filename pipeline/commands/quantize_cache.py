@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calibration.errors import CalibrationError, GraphRefused
-from calibration.families import FAMILY
+from calibration.placement.families import FAMILY
 from engines.base import sha256_of_file
 from pipeline import atomic
 from pipeline.commands.destination import Destination, destination_of
@@ -28,9 +28,9 @@ from pipeline.workspace import disk_errors_explained
 if TYPE_CHECKING:
     import onnx
 
-    from calibration.cache_origin import CacheOrigin
-    from calibration.placement import Placement
+    from calibration.placement.place import Placement
     from calibration.ranges import Ranges
+    from calibration.tensorrt_cache.origin import CacheOrigin
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _check(request: CacheRequest) -> None:
 
 def _verified_origin(request: CacheRequest) -> CacheOrigin | None:
     """What lies beside the cache; a cache of somebody else's has nothing there."""
-    from calibration.cache_origin import loaded_origin
+    from calibration.tensorrt_cache.origin import loaded_origin
 
     try:
         origin = loaded_origin(request.cache)
@@ -132,7 +132,7 @@ def _verified_origin(request: CacheRequest) -> CacheOrigin | None:
 
 def _converted(request: CacheRequest, origin: CacheOrigin | None) -> _Converted:
     from calibration.graph import Graph
-    from calibration.placement import place
+    from calibration.placement.place import place
     from calibration.prepare import prepared
     from calibration.qdq import quantize
     from calibration.ranges import Ranges

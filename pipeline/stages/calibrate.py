@@ -41,7 +41,7 @@ from pipeline.tensorrt_ranges import write_for_tensorrt
 from pipeline.yardstick import JudgingData, TaskMetric
 
 if TYPE_CHECKING:
-    from calibration.collect import Batch
+    from calibration.statistics.collect import Batch
 
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
@@ -197,7 +197,7 @@ class Calibrate(Stage):
         )
 
     def _batches(self, dataset: Dataset, indices: Indices) -> Iterator[Batch]:
-        from calibration.collect import Batch
+        from calibration.statistics.collect import Batch
 
         for start in range(0, len(indices), self.batch_size):
             part = indices[start : start + self.batch_size]

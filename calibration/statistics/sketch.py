@@ -1,0 +1,199 @@
+"""The sketch of one tensor's values: flat in memory, and merged exactly.
+
+A `Sketch` counts values in bins whose width is a power of two. When a larger value arrives the bins merge in
+pairs, and because scaling by a power of two and truncating are both exact, a value lands in the same bin whether
+it was counted before or after: any split into batches or shards, in any order, gives the same sketch bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.errors import CalibrationError
+from calibration.statistics.binning import BINS, add_counts
+from calibration.statistics.channel_extremes import ChannelExtremes
+from calibration.statistics.extremes import Image, Peaks
+from calibration.statistics.groups import Group, coarser, folded
+from calibration.statistics.summary import Summary, summary_of
+
+_LEAST_EXPONENT = -100  # below 2**-100 everything shares the middle bin: a float32 scale factor must not overflow
+
+
+@dataclass
+class Sketch:
+    """What is known of one tensor's values.
+
+    `counts` has 2 * BINS - 1 entries for the signed bin numbers 1 - BINS ... BINS - 1: number i > 0 counts values in
+    [i, i + 1) * width, number -i its mirror image, and number 0 the non-zero values in (-width, width).
+    """
+
+    minimum: float = math.inf
+    maximum: float = -math.inf
+    count: int = 0
+    """Values, in all bins and zeros together."""
+    counted: int = 0
+    """Values that were looked at one by one; each stands for those up to the next one (summary.py)."""
+    zeros: int = 0
+    masked: int = 0
+    """Values that a mask takes out of a softmax; they count as zeros."""
+    exponent: int | None = None
+    """Every magnitude is below 2**exponent; None while only zeros were seen."""
+    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(2 * BINS - 1, np.int64))
+    highest: Peaks = field(default_factory=Peaks)
+    lowest: Peaks = field(default_factory=Peaks)
+    """Of the values negated."""
+    channels: ChannelExtremes | None = None
+    """Where they were asked for."""
+    groups: dict[int, Group] = field(default_factory=dict)
+    """By number; how many images each holds, `Sketches.group_size` says."""
+
+    @property
+    def width(self) -> float:
+        """Of one bin; 0.0 while only zeros were seen."""
+        return 0.0 if self.exponent is None else math.ldexp(1.0, self.exponent) / BINS
+
+    @property
+    def magnitudes(self) -> NDArray[np.int64]:
+        """(BINS,) counts of non-zero values by magnitude: entry i is [i, i + 1) * width."""
+        middle = BINS - 1
+        folded_over = self.counts[middle:].copy()
+        folded_over[1:] += self.counts[:middle][::-1]
+        return folded_over
+
+    @property
+    def _used(self) -> slice:
+        """The bins that values can be in, from the least to the largest, by their places in `counts`."""
+        if self.exponent is None or not self.count:
+            return slice(0)
+        return slice(BINS - 1 + int(self.minimum / self.width), BINS + int(self.maximum / self.width))
+
+    def update(self, values: NDArray[np.float32], images: Sequence[Image] = (), stride: int = 1) -> None:
+        """Counts every value at a multiple of `stride`, of any shape, and holds the images responsible for extremes.
+
+        Raises CalibrationError, leaving the sketch as it was, on NaN or inf.
+        """
+        if not values.size:
+            return
+        summary = summary_of(values, stride)
+        self.add(summary)
+        if images:
+            self._note_peaks(values, summary.low, summary.high, images)
+
+    def add(self, summary: Summary, image: Image | None = None) -> None:
+        """Adds what a run showed of the tensor, of one image where it is named; raises what `update` raises."""
+        low, high = summary.low, summary.high
+        if not summary.size:
+            return
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise CalibrationError(f"values in [{low}, {high}] are not finite; look for NaN or inf in the data")
+        self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
+        self.count += summary.size
+        self.counted += summary.counted.size
+        if image is not None:
+            self.highest.add(high, image)
+            self.lowest.add(-low, image)
+        magnitude = max(abs(low), abs(high))
+        if magnitude == 0.0:
+            self.zeros += summary.size
+            return
+        self._grow(_exponent_above(magnitude))
+        self.zeros += add_counts(self.counts, summary, 1.0 / self.width)
+
+    def _note_peaks(self, values: NDArray[np.float32], low: float, high: float, images: Sequence[Image]) -> None:
+        """Image by image where the rows are images, else of all that ran together."""
+        if len(images) == 1 or not values.ndim or values.shape[0] % len(images):
+            together = images[0] if len(images) == 1 else Image(images[0].index, f"{images[0].name}…{images[-1].name}")
+            self.highest.add(high, together)
+            self.lowest.add(-low, together)
+            return
+        rows = values.reshape(len(images), -1)
+        for image, least, most in zip(images, rows.min(axis=1).tolist(), rows.max(axis=1).tolist(), strict=True):
+            self.highest.add(most, image)
+            self.lowest.add(-least, image)
+
+    def saturating(self, low: float, high: float) -> int:
+        """How many values a range [low, high] around zero cuts off, to the accuracy of one bin at either end."""
+        edges = np.arange(BINS) * self.width  # of bin i, and of its mirror image, the one nearer to zero
+        above, below = self.counts[BINS - 1 :], self.counts[BINS - 1 :: -1]  # (BINS,) each, outwards from bin 0
+        cut = 0
+        if high < self.maximum:
+            cut += int(above[1:][edges[1:] >= high].sum())
+        if low > self.minimum:
+            cut += int(below[1:][edges[1:] >= -low].sum())
+        return cut
+
+    def merge(self, other: Sketch, as_group: int | None = None, halvings: int = 0) -> None:
+        """Adds what the other sketch counted.
+
+        All of it is of the images of one group where that is named; else the other's own groups are added, whose
+        numbers are halved so often.
+        """
+        self.minimum, self.maximum = min(self.minimum, other.minimum), max(self.maximum, other.maximum)
+        self.count += other.count
+        self.counted += other.counted
+        self.zeros += other.zeros
+        self.masked += other.masked
+        self.add_channels(other.channels)
+        self.highest.merge(other.highest)
+        self.lowest.merge(other.lowest)
+        if other.exponent is not None:
+            if grown := self._grow(other.exponent) - other.exponent:
+                self.counts += coarser(other.counts, grown)
+            else:
+                self.counts[other._used] += other.counts[other._used]
+        groups: Mapping[int, Group] = other.groups if as_group is None else {as_group: other.as_group()}
+        for number, group in groups.items():
+            self._add_group(number >> halvings, group, other.exponent)
+
+    def add_channels(self, other: ChannelExtremes | None) -> None:
+        """Adds the extremes of each channel, where there are such."""
+        if other is not None:
+            self.channels = other if self.channels is None else self.channels.merged(other)
+
+    def as_group(self) -> Group:
+        """All of it, in the bins of a group."""
+        return Group(
+            self.minimum, self.maximum, self.count, self.zeros, folded(self.counts, any_below=self.minimum < 0)
+        )
+
+    def halve_groups(self, halvings: int) -> None:
+        """Merges neighbouring groups, so often."""
+        before, self.groups = self.groups, {}
+        for number, group in before.items():
+            self._add_group(number >> halvings, group, self.exponent)
+
+    def clear(self) -> None:
+        """Forgets what was counted, and keeps the width of the bins, which more of the same values will want."""
+        self.counts[self._used] = 0
+        self.minimum, self.maximum = math.inf, -math.inf
+        self.count, self.counted, self.zeros, self.masked = 0, 0, 0, 0
+        self.channels = None
+        self.groups.clear()
+        self.highest.clear()
+        self.lowest.clear()
+
+    def _add_group(self, number: int, group: Group, exponent: int | None) -> None:
+        halvings = 0 if exponent is None or self.exponent is None else self.exponent - exponent
+        self.groups.setdefault(number, Group()).add(group, halvings)
+
+    def _grow(self, exponent: int) -> int:
+        """Makes room for magnitudes below 2**exponent; returns the exponent that now holds."""
+        if self.exponent is None:
+            self.exponent = exponent
+        elif exponent > self.exponent:
+            halvings = exponent - self.exponent
+            self.counts = coarser(self.counts, halvings)
+            for group in self.groups.values():
+                group.counts = coarser(group.counts, halvings)
+            self.exponent = exponent
+        return self.exponent
+
+
+def _exponent_above(magnitude: float) -> int:
+    """The least e such that magnitude < 2**e."""
+    return max(math.frexp(magnitude)[1], _LEAST_EXPONENT)

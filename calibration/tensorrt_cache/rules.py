@@ -1,0 +1,194 @@
+"""What the linter of calibration caches looks for in the file itself: its first line, its lines, its scales."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from calibration.scale import INT8_LEVELS
+from calibration.tensorrt_cache import Entry, hexadecimal
+from calibration.tensorrt_cache.subject import CacheRule, Found, Subject
+from calibration.tensorrt_cache.version import CALIBRATORS
+
+FORMAT = "the format that TensorRT writes: calibration/tensorrt_cache/__init__.py"
+REFUSED = "NVIDIA developer forum 349856: 'Calibration table does not match calibrator algorithm type'"
+SILENT = "NVIDIA/TensorRT issue 3131; microsoft/onnxruntime issue 17235"
+ARITHMETIC = "real = scale * integer, the integer in [-127, 127]"
+
+_LARGEST_AMAX = 65504.0
+"""Of half precision, which the layers around INT8 are mostly in."""
+_LEAST_AMAX = 1e-6
+_LAST_WITH_CACHES = 10
+_RECALIBRATES = "TensorRT calibrates again, or fails, where the first line is not its own and its calibrator's"
+
+
+def _unreadable(subject: Subject) -> Found:
+    for fault in subject.parsed.faults:
+        yield f"line {fault.line}", f"{fault.what}; {fault.advice}"
+
+
+def _other_version(subject: Subject) -> Found:
+    version, wanted = subject.parsed.version, subject.wanted
+    if version is not None and wanted is not None and version.number != wanted.number:
+        yield "line 1", f"it is of TensorRT {version.release}, and {wanted.release} is to take it"
+
+
+def _other_calibrator(subject: Subject) -> Found:
+    version, wanted = subject.parsed.version, subject.wanted
+    if version is None:
+        return
+    if version.calibrator not in CALIBRATORS:
+        yield "line 1", f"calibrator {version.calibrator!r} is none of {', '.join(CALIBRATORS)}"
+    elif wanted is not None and version.calibrator != wanted.calibrator:
+        yield (
+            "line 1",
+            f"it is for {CALIBRATORS[version.calibrator]}, and {CALIBRATORS[wanted.calibrator]} is to take it",
+        )
+
+
+def _no_cache_any_more(subject: Subject) -> Found:
+    version = subject.parsed.version
+    if version is not None and version.major > _LAST_WITH_CACHES:
+        yield "line 1", f"TensorRT {version.release} takes no cache"
+
+
+def _no_scale(subject: Subject) -> Found:
+    if any(_wrong_byte_order(subject)):
+        return
+    for entry in subject.parsed.entries:
+        if not math.isfinite(entry.scale) or entry.scale < 0:
+            yield _where(entry), f"its scale is {entry.scale:g} ({hexadecimal(entry.scale)})"
+
+
+def _zero(subject: Subject) -> Found:
+    """TensorRT writes zeros itself, of tensors that it invents: with a graph only those of the graph count."""
+    for entry in subject.parsed.entries:
+        if entry.scale == 0 and (subject.graph is None or entry.tensor in subject.graph.float_tensors):
+            yield _where(entry), "its scale is 0"
+
+
+def _wrong_byte_order(subject: Subject) -> Found:
+    entries = [entry for entry in subject.parsed.entries if entry.scale != 0]
+    swapped = [entry for entry in entries if not _is_sane(entry.scale) and _is_sane(entry.scale.byteswap())]
+    if swapped and 2 * len(swapped) > len(entries):
+        first = swapped[0]
+        yield (
+            _where(first),
+            f"{hexadecimal(first.scale)} is {first.scale:g} read as TensorRT does, and "
+            f"{first.scale.byteswap():g} from the other end; so are {len(swapped)} of {len(entries)} scales",
+        )
+
+
+def _absurd(subject: Subject) -> Found:
+    if any(_wrong_byte_order(subject)):
+        return
+    for entry in subject.parsed.entries:
+        if math.isfinite(entry.scale) and entry.scale > 0 and not _is_sane(entry.scale):
+            yield _where(entry), f"its scale {entry.scale:g} covers up to {float(entry.scale) * INT8_LEVELS:g}"
+
+
+def _twice(subject: Subject) -> Found:
+    seen: dict[str, Entry] = {}
+    for entry in subject.parsed.entries:
+        first = seen.setdefault(entry.tensor, entry)
+        if first is not entry and hexadecimal(first.scale) == hexadecimal(entry.scale):  # else it is unreadable
+            yield _where(entry), f"it stands in line {first.line} already, with the same scale"
+
+
+def _line_ends(subject: Subject) -> Found:
+    if count := subject.data.count(b"\r\n"):
+        yield "", f"{count} lines end as in Windows"
+
+
+def _is_sane(scale: np.float32) -> bool:
+    return math.isfinite(scale) and _LEAST_AMAX <= float(scale) * INT8_LEVELS <= _LARGEST_AMAX
+
+
+def _where(entry: Entry) -> str:
+    return f"line {entry.line}, tensor {entry.tensor!r}"
+
+
+FILE_RULES: tuple[CacheRule, ...] = (
+    CacheRule(
+        "unreadable-line",
+        "error",
+        "a line that cannot be read is a tensor without a scale, and it runs in float",
+        "write the cache again",
+        FORMAT,
+        _unreadable,
+    ),
+    CacheRule(
+        "other-version",
+        "error",
+        _RECALIBRATES,
+        "write it for that version: edgestill quantize --tensorrt-version, from data or from --cache",
+        REFUSED,
+        _other_version,
+    ),
+    CacheRule(
+        "other-calibrator",
+        "error",
+        _RECALIBRATES,
+        "trtexec and DLA take EntropyCalibration2; for IInt8MinMaxCalibrator write MinMaxCalibration",
+        REFUSED,
+        _other_calibrator,
+    ),
+    CacheRule(
+        "no-cache-any-more",
+        "error",
+        "TensorRT 11 removed implicit quantization",
+        "make a Q/DQ graph of it: edgestill quantize MODEL.onnx --cache CACHE --family tensorrt",
+        "the Python API of TensorRT 11.1, which has no IInt8Calibrator",
+        _no_cache_any_more,
+    ),
+    CacheRule(
+        "no-scale",
+        "error",
+        "no INT8 value can stand for anything then",
+        "look for NaN, infinity or an empty batch in the calibration data, and calibrate again",
+        ARITHMETIC,
+        _no_scale,
+    ),
+    CacheRule(
+        "zero-scale",
+        "warning",
+        "the tensor was zero on all calibration data, or not seen: its layer stays in float, or all of it is cut off",
+        "calibrate with data that reaches this tensor; in a Q/DQ graph such a tensor gets the scale 1",
+        ARITHMETIC,
+        _zero,
+    ),
+    CacheRule(
+        "wrong-byte-order",
+        "error",
+        "TensorRT reads the digits as a big-endian float32",
+        "write each scale with struct.pack('>f', amax / 127).hex()",
+        FORMAT,
+        _wrong_byte_order,
+    ),
+    CacheRule(
+        "absurd-scale",
+        "warning",
+        f"beyond {_LARGEST_AMAX:g} nearly all values become 0, and below {_LEAST_AMAX:g} nearly all are cut off",
+        "look at what the tensor held on the calibration data: an outlier, a mask of -1e30, or a dead layer",
+        ARITHMETIC,
+        _absurd,
+    ),
+    CacheRule(
+        "listed-twice",
+        "warning",
+        "two caches were joined, or the names of two tensors fell together",
+        "take the second line out",
+        FORMAT,
+        _twice,
+    ),
+    CacheRule(
+        "windows-line-ends",
+        "warning",
+        "TensorRT writes and reads lines that end in a line feed alone; what it makes of these is not documented",
+        "copy the file in binary, or run dos2unix on it",
+        FORMAT,
+        _line_ends,
+    ),
+)
+"""To add one: a function above that finds it, and an entry here."""
