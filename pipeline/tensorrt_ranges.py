@@ -70,7 +70,7 @@ def table_of_conversion(table: Path, graph: Path, to: Path) -> Path:
 
 def _files(table: RangeTable, source: Path, versions: Sequence[str], prefix: str) -> Iterator[tuple[str, bytes]]:
     from calibration.range_table import GraphFile
-    from calibration.tensorrt_cache import CalibrationCache
+    from calibration.tensorrt_cache.cache import CalibrationCache
     from calibration.tensorrt_cache.origin import origin_of
 
     yield f"{prefix}{RANGE_TABLE}", table.to_bytes()

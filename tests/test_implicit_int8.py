@@ -15,9 +15,9 @@ from pydantic import ValidationError
 from small_training import context_in, invoke
 from tensorrt_graphs import PLAIN, RTX, TARGET, needs_tensorrt_rtx, weights, written
 
-from calibration.collect import Batch, collect
 from calibration.prepare import prepared
 from calibration.ranges import ranges_from_sketches
+from calibration.statistics.collect import Batch, collect
 from engines import ENGINES, cuda
 from engines.base import BuildFailed, BuiltEngine, EngineDamaged, Target
 from engines.build_process import Build, built_apart

@@ -13,7 +13,7 @@ from onnx_networks import NetworkBuilder
 from own_graph import network, samples, saved, shown
 from tiny_run import run_edgestill
 
-from calibration.tensorrt_cache import CalibrationCache
+from calibration.tensorrt_cache.cache import CalibrationCache
 from pipeline.cancellation import Cancellation
 from pipeline.commands.quantize import QuantizeRequest, quantize
 from pipeline.commands.quantize_cache import CacheRequest, quantize_cache

@@ -13,7 +13,7 @@ from own_graph import network, samples, saved
 
 from calibration.ranges import Ranges
 from calibration.scale import scale_from_amax
-from calibration.tensorrt_cache import CalibrationCache
+from calibration.tensorrt_cache.cache import CalibrationCache
 from calibration.tensorrt_cache.origin import loaded_origin
 from pipeline.cancellation import Cancellation
 from pipeline.commands.quantize import QuantizeRequest, quantize

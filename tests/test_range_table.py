@@ -19,7 +19,7 @@ from calibration.range_table import GraphFile, RangeTable, range_table
 from calibration.ranges import Range, Ranges, ranges_from_sketches
 from calibration.scale import LEAST_SCALE, scale_from_amax
 from calibration.statistics.collect import Batch, collect
-from calibration.tensorrt_cache import CalibrationCache, hexadecimal
+from calibration.tensorrt_cache.cache import CalibrationCache, hexadecimal
 from calibration.tensorrt_cache.version import wanted_version
 
 GRAPH = GraphFile("model.fp32.onnx", "ab" * 32)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from calibration.errors import CalibrationError
 from calibration.range_table import GraphFile, RangeTable, TensorAmax
 from calibration.scale import scale_from_amax
-from calibration.tensorrt_cache import CalibrationCache, parsed_cache
+from calibration.tensorrt_cache.cache import CalibrationCache, parsed_cache
 from calibration.tensorrt_cache.origin import CacheOrigin, loaded_origin, origin_of, sidecar_of
 from calibration.tensorrt_cache.version import wanted_version
 

@@ -14,7 +14,7 @@ from tiny_run import run_edgestill
 
 from calibration.lint import Finding
 from calibration.range_table import GraphFile
-from calibration.tensorrt_cache import hexadecimal
+from calibration.tensorrt_cache.cache import hexadecimal
 from calibration.tensorrt_cache.lint import CACHE_RULES, is_cache, lint_cache
 from calibration.tensorrt_cache.origin import CacheOrigin
 from calibration.tensorrt_cache.subject import LintedGraph, Subject

@@ -7,11 +7,11 @@ import math
 import numpy as np
 
 from calibration.scale import INT8_LEVELS
-from calibration.tensorrt_cache import Entry, hexadecimal
+from calibration.tensorrt_cache.cache import Entry, hexadecimal
 from calibration.tensorrt_cache.subject import CacheRule, Found, Subject
 from calibration.tensorrt_cache.version import CALIBRATORS
 
-FORMAT = "the format that TensorRT writes: calibration/tensorrt_cache/__init__.py"
+FORMAT = "the format that TensorRT writes: calibration/tensorrt_cache/cache.py"
 REFUSED = "NVIDIA developer forum 349856: 'Calibration table does not match calibrator algorithm type'"
 SILENT = "NVIDIA/TensorRT issue 3131; microsoft/onnxruntime issue 17235"
 ARITHMETIC = "real = scale * integer, the integer in [-127, 127]"

@@ -12,7 +12,7 @@ from onnx import ModelProto, NodeProto
 
 from calibration.external_data import inferred
 from calibration.graph import Graph
-from calibration.tensorrt_cache import ParsedCache, parsed_cache
+from calibration.tensorrt_cache.cache import ParsedCache, parsed_cache
 from calibration.tensorrt_cache.origin import CacheOrigin
 from calibration.tensorrt_cache.version import CacheVersion
 

@@ -136,7 +136,7 @@ def _converted(request: CacheRequest, origin: CacheOrigin | None) -> _Converted:
     from calibration.prepare import prepared
     from calibration.qdq import quantize
     from calibration.ranges import Ranges
-    from calibration.tensorrt_cache import CalibrationCache
+    from calibration.tensorrt_cache.cache import CalibrationCache
 
     try:
         cache = CalibrationCache.load(request.cache)
