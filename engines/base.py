@@ -34,6 +34,9 @@ FLOAT32_GRAPH = ("fp32", "tf32")
 BATCH = "batch"
 """The name of the first axis of every input, whatever the graph calls it."""
 
+UINT8_NHWC = "uint8-nhwc"
+"""Bytes of images, (batch, height, width, channels): layout and normalization are inside the engine."""
+
 QUANTIZED_PRECISIONS = ("int8", "int8+fp16", "fp8")
 """Those whose graph depends on the placement family."""
 
@@ -101,6 +104,8 @@ class Target:
     running: RunOptions = field(default_factory=RunOptions)
     int8: str = "qdq"
     """Of `INT8_SOURCES`."""
+    input: str | None = None
+    """`UINT8_NHWC`, or None: what the graph takes."""
 
     def takes_ranges(self, precision: str) -> bool:
         """Whether an engine of this precision is built from the FP32 graph and a table of ranges."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.base import Session
+from engines.base import UINT8_NHWC, Session, Target
 from pipeline.artifact import Artifacts, Graph, Student, Teacher
 from pipeline.context import Context
 from pipeline.data import Dataset
@@ -20,6 +20,9 @@ from pipeline.tasks.task import Statistics, Task
 from pipeline.weights import load_network
 
 BATCH_SIZE = 64
+
+Inputs = Callable[[NDArray[np.int64]], Mapping[str, NDArray[Any]]]
+"""Indices -> inputs by name."""
 
 Run = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
 """Inputs by name -> outputs by name."""
@@ -86,13 +89,14 @@ class TestSplit:
     def of_graph(self, inputs: Artifacts) -> Predictions:
         """The exported graph as it is written, in onnxruntime without optimization."""
         reference = ReferenceSession(inputs[Graph].model, self._context.threads)
-        return self._batched(reference.run, BATCH_SIZE)
+        return self._batched(reference.run, self.dataset.inputs, BATCH_SIZE)
 
-    def of_session(self, session: Session, smallest_batch: int, largest_batch: int) -> Predictions:
-        """An engine that runs here, in batches that it takes."""
-        return self._batched(session.run, max(min(BATCH_SIZE, largest_batch), smallest_batch), smallest_batch)
+    def of_session(self, session: Session, target: Target, smallest_batch: int, largest_batch: int) -> Predictions:
+        """An engine that runs here, in batches that it takes, on what its target takes."""
+        inputs: Inputs = self.dataset.bytes_of if target.input == UINT8_NHWC else self.dataset.inputs
+        return self._batched(session.run, inputs, max(min(BATCH_SIZE, largest_batch), smallest_batch), smallest_batch)
 
-    def _batched(self, run: Run, batch_size: int, smallest_batch: int = 1) -> Predictions:
+    def _batched(self, run: Run, inputs: Inputs, batch_size: int, smallest_batch: int = 1) -> Predictions:
         parts: list[dict[str, NDArray[Any]]] = []
         names = self._context.task.outputs
         for start in range(0, len(self.indices), batch_size):
@@ -100,7 +104,7 @@ class TestSplit:
             part = self.indices[start : start + batch_size]
             # The last batch may be smaller than the engine takes: it is filled by repetition, which is cut off again.
             filled = np.resize(part, max(len(part), smallest_batch))
-            outputs = run(self.dataset.inputs(filled))
+            outputs = run(inputs(filled))
             parts.append({name: outputs[name][: len(part)] for name in names})
         return self._judged({name: np.concatenate([part[name] for part in parts]) for name in names})
 

@@ -14,10 +14,12 @@ from engines.audit import summarize
 from engines.base import BuildCancelled, BuiltEngine, Engine, EngineError, StepDone, Target
 from engines.build_process import Build, Outcome, built_apart
 from engines.tensorrt.range_table import RangeTable
+from pipeline.camera_input import with_camera_input
 from pipeline.cancellation import Cancellation
 from pipeline.engine_errors import explained
-from pipeline.errors import Cancelled, EdgestillError, NotAcceptable
+from pipeline.errors import Cancelled, EdgestillError, NotAcceptable, RecipeError
 from pipeline.older_opset import at_opset
+from pipeline.preprocess import Preprocess
 from pipeline.progress import Progress
 from pipeline.tensorrt_ranges import table_of_conversion
 
@@ -29,10 +31,12 @@ class Wanted:
     precision: str
     graph: Path
     to: Path
-    note: str = ""
-    """What was done to the graph for the target; it stands in the engine's log."""
+    notes: tuple[str, ...] = ()
+    """What was done to the graph for the target; they stand in the engine's log."""
     ranges: Path | None = None
     """The table of the graph's ranges, where the target's INT8 is built with one."""
+    preprocess: Preprocess | None = None
+    """Of the images; its normalization goes into the engine where the target takes bytes."""
 
 
 def built_engine(
@@ -69,7 +73,7 @@ def built_engines(
         return not cancellation.asked
 
     with tempfile.TemporaryDirectory(prefix="edgestill-") as aside:
-        found = {each: _at_opset(each, target, Path(aside)) for each in wanted}
+        found = {each: _for_target(each, target, Path(aside)) for each in wanted}
         able = [each for each in found.values() if isinstance(each, Wanted)]
         try:
             outcomes = iter(_outcomes(engine, able, target, on_step, memory_limit_bytes))
@@ -82,25 +86,41 @@ def built_engines(
         ]
 
 
-def _at_opset(wanted: Wanted, target: Target, aside: Path) -> Wanted | EdgestillError:
-    """The same engine from a graph that the target's runtime reads, or why there is none."""
+def _for_target(wanted: Wanted, target: Target, aside: Path) -> Wanted | EdgestillError:
+    """The same engine from a graph that the target's runtime reads, and that takes what the target takes, or why there
+    is none."""
+    try:
+        return _with_input(_at_opset(wanted, target, aside), target, aside)
+    except RecipeError as error:
+        return RecipeError(f"target {target.name}, {wanted.precision}: {error}")
+    except (EdgestillError, EngineError) as error:
+        return NotAcceptable(f"target {target.name}, {wanted.precision}: {error}")
+
+
+def _at_opset(wanted: Wanted, target: Target, aside: Path) -> Wanted:
     if target.opset is None:
         return wanted
     sizes = {name: axis.opt for name, axis in target.axes.items()}
-    try:
-        graph = at_opset(wanted.graph, target.opset, aside / f"{wanted.precision}.onnx", sizes)
-        if graph == wanted.graph:
-            return wanted
-        ranges = None if wanted.ranges is None else _converted_ranges(wanted.ranges, wanted.graph, graph)
-    except (EdgestillError, EngineError) as error:
-        return NotAcceptable(f"target {target.name}, {wanted.precision}: {error}")
-    return replace(wanted, graph=graph, note=f"converted to opset {target.opset}", ranges=ranges)
+    graph = at_opset(wanted.graph, target.opset, aside / f"{wanted.precision}.onnx", sizes)
+    if graph == wanted.graph:
+        return wanted
+    ranges = None if wanted.ranges is None else _converted_ranges(wanted.ranges, wanted.graph, graph)
+    return replace(wanted, graph=graph, notes=(*wanted.notes, f"converted to opset {target.opset}"), ranges=ranges)
 
 
 def _converted_ranges(table: Path, of: Path, converted: Path) -> Path:
     """The table for the converted graph; raises EngineError where it is not of the graph that was converted."""
     RangeTable.load(table).check_graph(of)
     return table_of_conversion(table, converted, converted.with_suffix(".ranges.json"))
+
+
+def _with_input(wanted: Wanted, target: Target, aside: Path) -> Wanted:
+    if target.input is None:
+        return wanted
+    if wanted.preprocess is None:
+        raise RecipeError(f"input {target.input} is for images, and there is no preprocessing to fold; leave it out")
+    graph = with_camera_input(wanted.graph, wanted.preprocess, aside / f"{wanted.precision}.{target.input}.onnx")
+    return replace(wanted, graph=graph, notes=(*wanted.notes, f"takes {target.input}: normalization is in the graph"))
 
 
 def _outcomes(
@@ -133,7 +153,7 @@ def _judged(outcome: Outcome, wanted: Wanted, engine: Engine, target: Target) ->
     if (problem := _not_as_asked(outcome, wanted.precision, advice)) is not None:
         outcome.file.unlink()
         return NotAcceptable(f"{what}: {wanted.graph}: {problem}")
-    return replace(outcome, log=(wanted.note, *outcome.log)) if wanted.note else outcome
+    return replace(outcome, log=(*wanted.notes, *outcome.log))
 
 
 def with_timing_cache_in(target: Target, folder: Path) -> Target:

@@ -127,6 +127,7 @@ class Dataset:
     dense: bool = False
     """Whether a label is an image, which is resized and cropped with the input."""
     _inputs: dict[str, NDArray[Any]] | None = field(init=False)
+    _bytes: dict[int, NDArray[np.uint8]] = field(init=False, default_factory=dict)
     _read: NDArray[np.bool_] = field(init=False)
     _labels: NDArray[Any] | None = field(init=False, default=None)
 
@@ -160,6 +161,13 @@ class Dataset:
             self._read[index] = True
         return {name: array[picked] for name, array in self._inputs.items()}
 
+    def bytes_of(self, indices: Sequence[int] | NDArray[np.int64]) -> dict[str, NDArray[np.uint8]]:
+        """Images as an engine of uint8-nhwc input takes them: (len(indices), height, width, channels).
+
+        Raises DataRejected where the data is no images, or their values are no bytes.
+        """
+        return {IMAGE: np.stack([self._image_bytes(index) for index in np.asarray(indices, np.int64).tolist()])}
+
     def labels(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[Any]:
         """(len(indices), ...) as the task stores them."""
         if self._labels is None:
@@ -178,10 +186,27 @@ class Dataset:
             yield indices[start : start + batch_size]
 
     def _sample(self, index: int) -> dict[str, NDArray[Any]]:
-        raw, record = self.samples.raw(index), self.records[index]
-        if content_digest(raw) != record.sha256:
-            raise self._changed(f"{self.samples.noun} {record.id}")
-        return prepared(raw, self.preprocess, f"{self.samples.noun} {record.id}")
+        return prepared(self._verified(index), self.preprocess, self._called(index))
+
+    def _image_bytes(self, index: int) -> NDArray[np.uint8]:
+        if index in self._bytes:
+            return self._bytes[index]
+        raw = self._verified(index)
+        if self.preprocess is None or isinstance(raw, Mapping):
+            raise DataRejected(f"{self._called(index)} is no image, and uint8-nhwc input is for images")
+        image = self.preprocess.sized_bytes(raw, self._called(index))
+        if self._inputs is not None:
+            self._bytes[index] = image
+        return image
+
+    def _verified(self, index: int) -> Raw:
+        raw = self.samples.raw(index)
+        if content_digest(raw) != self.records[index].sha256:
+            raise self._changed(self._called(index))
+        return raw
+
+    def _called(self, index: int) -> str:
+        return f"{self.samples.noun} {self.records[index].id}"
 
     def _verified_labels(self) -> NDArray[Any]:
         for label, record in zip(self.samples.labels, self.records, strict=True):

@@ -47,18 +47,30 @@ def device_here(machine: Machine | None = None) -> Device:
 
 
 def write_evidence(
-    built: BuiltEngine, precision: str, target: Target, origin: Origin, device: Device, audit: Mapping[str, Any]
+    built: BuiltEngine,
+    precision: str,
+    target: Target,
+    origin: Origin,
+    device: Device,
+    audit: Mapping[str, Any],
+    takes: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes `<engine>.manifest.json`; nothing in it differs between two builds of the same bytes on one machine."""
     to = built.file.with_name(built.file.name + SUFFIX)
-    atomic.write_json(to, statement(built, precision, target, origin, device, audit))
+    atomic.write_json(to, statement(built, precision, target, origin, device, audit, takes))
     return to
 
 
 def statement(
-    built: BuiltEngine, precision: str, target: Target, origin: Origin, device: Device, audit: Mapping[str, Any]
+    built: BuiltEngine,
+    precision: str,
+    target: Target,
+    origin: Origin,
+    device: Device,
+    audit: Mapping[str, Any],
+    takes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The document, whose subject is the engine."""
+    """The document, whose subject is the engine; `takes` says what it takes where that is not what the graph does."""
     # trtexec takes ranges from a calibration cache alone, which has none for what the parser invents.
     has_line = "shapes" in built.settings and not target.takes_ranges(precision)
     line = (
@@ -73,6 +85,7 @@ def statement(
             "bytes": built.bytes,
             "precision": precision,
             "target": asdict(target),
+            "input": takes,
             "made_from": [{"name": name, "digest": {"sha256": sha256}} for name, sha256 in origin.digests.items()],
             "versions": dict(built.versions),
             "built_on": device.to_json(),

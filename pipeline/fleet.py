@@ -14,12 +14,13 @@ from typing import final
 from engines import ENGINES
 from engines.audit import summarize
 from engines.base import FLOAT32_GRAPH, QUANTIZED_PRECISIONS, BuiltEngine, Target
-from pipeline.artifact import Artifacts, Graph, Graphs
+from pipeline.artifact import Artifacts, Graph, Graphs, Splits
 from pipeline.auditing import Opponent
 from pipeline.building import Wanted, built_engines, engine_line, with_timing_cache_in
 from pipeline.context import Context
 from pipeline.engine_errors import with_source_modules
 from pipeline.errors import EdgestillError, NotAcceptable
+from pipeline.preprocess import Preprocess
 from pipeline.progress import Phase
 from pipeline.quantization import PLACEMENT
 from pipeline.tensorrt_ranges import MEASURED_GRAPH, RANGE_TABLE
@@ -55,6 +56,12 @@ def graph_of(inputs: Artifacts, target: Target, precision: str) -> Path:
 def ranges_of(inputs: Artifacts, target: Target, precision: str) -> Path | None:
     """The table of ranges beside that graph; None where the graph says itself what is INT8."""
     return inputs[Graphs].path(RANGE_TABLE) if target.takes_ranges(precision) else None
+
+
+def images_of(inputs: Artifacts) -> Preprocess | None:
+    """How images become inputs; None where the data is no images."""
+    document = inputs[Splits].json("preprocess.json")["preprocess"]
+    return None if document is None else Preprocess.model_validate(document)
 
 
 def built_fleet(
@@ -105,6 +112,7 @@ class _Plan:
         engine = ENGINES[target.runtime]
         to = folder / target.name
         to.mkdir(exist_ok=True)
+        images = images_of(inputs) if target.input else None
         wanted, slower = [], {}
         for precision in target.precisions:
             try:
@@ -115,12 +123,13 @@ class _Plan:
                 slower[precision] = error
                 continue
             ranges = ranges_of(inputs, target, precision)
-            wanted.append(Wanted(precision, graph, to / f"{precision}{engine.suffix}", ranges=ranges))
+            to_file = to / f"{precision}{engine.suffix}"
+            wanted.append(Wanted(precision, graph, to_file, ranges=ranges, preprocess=images))
         no_opponent, modules = "", inputs[Graph].json("modules.json")
         if _needs_opponent(target):
             try:
                 beside = aside / f"{target.name}{engine.suffix}"
-                wanted.append(Wanted("fp16", graph_of(inputs, target, "fp16"), beside))
+                wanted.append(Wanted("fp16", graph_of(inputs, target, "fp16"), beside, preprocess=images))
             except NotAcceptable as error:
                 no_opponent = str(error)
         return cls(with_timing_cache_in(target, context.recipe_folder), tuple(wanted), no_opponent, modules, slower)

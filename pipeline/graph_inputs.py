@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from engines.base import TensorInfo
 from pipeline.errors import DataRejected, NotAcceptable
+
+if TYPE_CHECKING:
+    import onnx
 
 
 @dataclass(frozen=True)
@@ -94,3 +98,26 @@ def _graph_input(tensor: Any) -> GraphInput:
 
     shape = tuple(each.dim_value if each.dim_value > 0 else None for each in tensor.shape.dim)
     return GraphInput(helper.tensor_dtype_to_np_dtype(tensor.elem_type), shape)
+
+
+def tensor_infos(graph: Path, sizes: Mapping[str, int]) -> tuple[TensorInfo, ...]:
+    """What the graph takes; the batch stays dynamic where it is, the other axes have their sizes, else -1."""
+    import onnx
+
+    model = onnx.load(graph, load_external_data=False)
+    weights = {each.name for each in model.graph.initializer}
+    found = []
+    for value in model.graph.input:
+        if value.name in weights:
+            continue
+        dims = value.type.tensor_type.shape.dim
+        shape = tuple(_size(dim, at, sizes) for at, dim in enumerate(dims))
+        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
+        found.append(TensorInfo(value.name, str(dtype), shape))
+    return tuple(found)
+
+
+def _size(dim: onnx.TensorShapeProto.Dimension, at: int, sizes: Mapping[str, int]) -> int:
+    if dim.dim_value > 0:
+        return int(dim.dim_value)
+    return -1 if at == 0 else sizes.get(dim.dim_param, -1)

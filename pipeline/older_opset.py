@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engines.base import TensorInfo
 from engines.feeds import random_feeds
 from pipeline import atomic
 from pipeline.errors import NotAcceptable
+from pipeline.graph_inputs import tensor_infos
 from pipeline.parity import ReferenceSession, Tolerance, compare
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _as_tensor(attribute: onnx.AttributeProto) -> onnx.AttributeProto:
 def _require_same(graph: Path, converted: Path, opsets: tuple[int, int], sizes: Mapping[str, int]) -> None:
     """Both graphs answer alike on random inputs: a converter's slip must not reach a device."""
     before, after = opsets
-    feeds = random_feeds(_inputs(graph, sizes), TRIED_BATCH, seed=0)
+    feeds = random_feeds(tensor_infos(graph, sizes), TRIED_BATCH, seed=0)
     wanted, answered = ReferenceSession(graph, 1).run(feeds), ReferenceSession(converted, 1).run(feeds)
     for name, expected in wanted.items():
         if not np.issubdtype(expected.dtype, np.number):
@@ -96,26 +96,3 @@ def _require_same(graph: Path, converted: Path, opsets: tuple[int, int], sizes: 
                 f"{graph.name}: converted from opset {before} to {after}, output '{name}' differs by {error:.3g}; "
                 f"export opset {after} by other means, or build for a runtime that reads {before}"
             )
-
-
-def _inputs(graph: Path, sizes: Mapping[str, int]) -> tuple[TensorInfo, ...]:
-    """What the graph takes; the batch stays dynamic where it is, the other axes have their sizes."""
-    import onnx
-
-    model = onnx.load(graph, load_external_data=False)
-    weights = {each.name for each in model.graph.initializer}
-    found = []
-    for value in model.graph.input:
-        if value.name in weights:
-            continue
-        dims = value.type.tensor_type.shape.dim
-        shape = tuple(_size(dim, at, sizes) for at, dim in enumerate(dims))
-        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
-        found.append(TensorInfo(value.name, str(dtype), shape))
-    return tuple(found)
-
-
-def _size(dim: onnx.TensorShapeProto.Dimension, at: int, sizes: Mapping[str, int]) -> int:
-    if not dim.HasField("dim_param"):
-        return int(dim.dim_value)
-    return -1 if at == 0 else sizes.get(dim.dim_param, -1)

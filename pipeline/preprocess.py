@@ -67,6 +67,28 @@ class Preprocess(BaseModel):
             raise DataRejected(f"{name} holds NaN or infinite values, or gets them from preprocess.scale, mean and std")
         return result
 
+    def sized_bytes(self, raw: Raw, name: str = "an image") -> NDArray[np.uint8]:
+        """(height, width, channels) of one raw image, resized, cropped and rounded: what a camera's engine takes.
+
+        Raises DataRejected where the raw values are not whole numbers from 0 to 255.
+        """
+        image = _channels_first(raw, self.layout or _guessed_layout(raw, name), name)
+        if not (np.isfinite(image) & (image >= 0) & (image <= 255) & (image == np.floor(image))).all():
+            raise DataRejected(
+                f"{name} holds values from {image.min():g} to {image.max():g}, and an engine of uint8-nhwc input takes "
+                "bytes: whole numbers from 0 to 255. Give such images, or leave 'input' out of the target"
+            )
+        sized = self._sized(image.astype(np.float32), name)
+        return np.ascontiguousarray(np.rint(sized).clip(0, 255).astype(np.uint8).transpose(1, 2, 0))
+
+    def normalized_bytes(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(channels, height, width) of an image that `sized_bytes` made: what its engine makes of it inside."""
+        return self._normalized(image.transpose(2, 0, 1).astype(np.float32))
+
+    def before_bytes(self) -> Preprocess:
+        """What remains to be done where the engine takes bytes: resize and crop."""
+        return Preprocess(layout=self.layout, resize=self.resize, crop=self.crop)
+
     def apply_to_label(self, label: Raw, name: str = "a label") -> Raw:
         """A label of (height, width), resized to the nearest pixel and cropped as its image is."""
         if self.resize is not None:

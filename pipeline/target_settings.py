@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
@@ -94,6 +94,8 @@ class TargetSettings(BaseModel):
     """Of the dynamic axes other than the batch, by name."""
     profiles: tuple[Mapping[str, AxisSizes], ...] = ()
     """More of them: each names the axes, `batch` among them, whose sizes differ from `batch` and `axes`."""
+    input: Literal["uint8-nhwc"] | None = None
+    """Takes the bytes of images, (batch, height, width, channels), with layout and normalization inside the engine."""
     opset: Annotated[int, Field(ge=13, le=25)] | None = None
     """The newest that the device's runtime reads."""
     workspace_mb: PositiveInt | None = None
@@ -144,6 +146,10 @@ class TargetSettings(BaseModel):
             raise ValueError("profiles holds one twice; give each once")
         if self.int8 != "qdq" and not set(INT8_PRECISIONS) & set(self.precisions):
             raise ValueError(f"int8 = '{self.int8}' is for {' and '.join(INT8_PRECISIONS)}; add one, or take int8 out")
+        if self.int8 == "ranges" and self.input is not None:
+            raise ValueError(
+                f"int8 = 'ranges' has no range for what input = '{self.input}' puts in front; take one of both out"
+            )
         return self
 
     def _asked(self, keys: Iterable[str]) -> list[str]:
@@ -173,6 +179,7 @@ class TargetSettings(BaseModel):
                 {name: _axis_profile(sizes) for name, sizes in profile.items()} for profile in self.profiles
             ),
             opset=self.opset,
+            input=self.input,
             builder=self._builder_options(),
             threads=threads,
             optional=self.optional,
@@ -196,7 +203,7 @@ class TargetSettings(BaseModel):
 
 
 _FOR_ONNXRUNTIME = ("provider", "graph_optimization")
-_FOR_ANY = ("preset", "runtime", "precisions", "opset", "optional")
+_FOR_ANY = ("preset", "runtime", "precisions", "input", "opset", "optional")
 _FOR_TENSORRT = tuple(name for name in TargetSettings.model_fields if name not in (*_FOR_ANY, *_FOR_ONNXRUNTIME))
 
 

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from small_training import CLASSES, context_in, dataset_in
 
-from engines.base import Arrays, Session, TensorInfo
+from engines.base import Arrays, Session, Target, TensorInfo
 from pipeline.accuracy import TestSplit
 from pipeline.interface import IMAGE
 
@@ -48,7 +48,7 @@ def test_an_engine_is_asked_in_batches_that_its_profile_takes_and_each_image_cou
     session = Recording()
     split = TestSplit(dataset_in(tmp_path), context_in(tmp_path))
     assert len(split.indices) == 12
-    found = split.of_session(session, smallest, largest)
+    found = split.of_session(session, Target("cpu", "onnxruntime"), smallest, largest)
     assert session.sizes == sizes
     assert found.outputs["logits"].shape == (12, CLASSES)
     assert split.metric(found).value > 0.9

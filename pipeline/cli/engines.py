@@ -31,6 +31,14 @@ def _build(
         list[str] | None,
         typer.Option(metavar="NAME=MIN:OPT:MAX", help="Profile of another dynamic axis; may be repeated."),
     ] = None,
+    input_: Annotated[
+        str | None,
+        typer.Option("--input", metavar="uint8-nhwc", help="The engine takes the bytes of images; needs --preprocess."),
+    ] = None,
+    preprocess: Annotated[
+        Path | None,
+        typer.Option(help="preprocess.json: its scale, mean and std go into the engine of --input uint8-nhwc."),
+    ] = None,
     fp16: Annotated[
         Path | None,
         typer.Option(metavar="MODEL.fp16.onnx", help="The same network in FP16: built for the audit, to compare with."),
@@ -50,7 +58,7 @@ def _build(
     from pipeline.commands.build import BuildRequest, build
 
     capabilities, axes = tuple(compute_capability or ()), tuple(axis or ())
-    request = BuildRequest(model, target, precision, capabilities, batch, out, axes, fp16, ranges)
+    request = BuildRequest(model, target, precision, capabilities, batch, out, axes, fp16, ranges, input_, preprocess)
     finished(lambda cancellation: build(request, progress_of(quiet), cancellation), as_json)
 
 

@@ -17,12 +17,15 @@ from engines.presets import PRESETS
 from pipeline import atomic
 from pipeline.auditing import Opponent, audit_record
 from pipeline.building import Wanted, built_engine, engine_line
+from pipeline.calibration_inputs import preprocess_from_json
+from pipeline.camera_input import fed_as_bytes
 from pipeline.cancellation import Cancellation
 from pipeline.errors import MachineLacks, RecipeError
 from pipeline.evidence import Origin, device_here, write_evidence
 from pipeline.mistakes import explained
 from pipeline.names import unknown
 from pipeline.outcome import Outcome
+from pipeline.preprocess import Preprocess
 from pipeline.progress import Progress
 from pipeline.target_settings import TargetSettings, with_preset
 from pipeline.workspace import disk_errors_explained
@@ -53,12 +56,17 @@ class BuildRequest:
     """The FP16 graph of the same network: its engine is the opponent in the audit."""
     ranges: Path | None = None
     """The table of the model's ranges, for INT8 of a TensorRT that takes one beside an FP32 graph."""
+    input: str | None = None
+    """`uint8-nhwc`: the engine takes bytes."""
+    preprocess: Path | None = None
+    """What is folded into it then."""
 
 
 def build(request: BuildRequest, progress: Progress, cancellation: Cancellation) -> Outcome:
     """Writes the engine and, beside it, <engine>.audit.json."""
     settings = _settings(request)
     _check_files(request, settings)
+    images = _images(request)
     engine, target = ENGINES[settings.runtime], settings.target(request.target, threads=1)
     if (mistake := engine.why_refused(target)) is not None:
         raise RecipeError(mistake)
@@ -73,16 +81,17 @@ def build(request: BuildRequest, progress: Progress, cancellation: Cancellation)
         raise RecipeError(f"{to}: would replace the model; choose another file with --out")
     with disk_errors_explained(to.parent):
         to.parent.mkdir(parents=True, exist_ok=True)
-        wanted = Wanted(request.precision, request.model, to, ranges=request.ranges)
+        wanted = Wanted(request.precision, request.model, to, ranges=request.ranges, preprocess=images)
         built = built_engine(engine, wanted, target, progress, cancellation)
-        opponent = _opponent(request, engine, target, progress, cancellation)
+        opponent = _opponent(request, images, engine, target, progress, cancellation)
         audit = to.with_name(to.name + AUDIT_SUFFIX)
         record = audit_record(built, request.precision, target, opponent)
         known = {"precision": request.precision, "sha256": built.sha256, "settings": dict(built.settings)}
         atomic.write_json(audit, {"target": asdict(target), **known, **record})
         ranges = {} if request.ranges is None else {"ranges": sha256_of_file(request.ranges)}
         origin = Origin(request.model.name, {"graph": sha256_of_file(request.model), **ranges})
-        evidence = write_evidence(built, request.precision, target, origin, device_here(), record)
+        takes = None if images is None else fed_as_bytes(request.model, images)
+        evidence = write_evidence(built, request.precision, target, origin, device_here(), record, takes)
     document = {
         "engine": str(to),
         "bytes": built.bytes,
@@ -115,14 +124,30 @@ def _check_files(request: BuildRequest, settings: TargetSettings) -> None:
         )
 
 
+def _images(request: BuildRequest) -> Preprocess | None:
+    if (request.input is None) != (request.preprocess is None):
+        raise RecipeError(
+            "--input uint8-nhwc and --preprocess preprocess.json go together: its scale, mean and std are folded into "
+            "the engine; give both, or neither"
+        )
+    return None if request.preprocess is None else preprocess_from_json(request.preprocess)
+
+
 def _opponent(
-    request: BuildRequest, engine: Engine, target: Target, progress: Progress, cancellation: Cancellation
+    request: BuildRequest,
+    images: Preprocess | None,
+    engine: Engine,
+    target: Target,
+    progress: Progress,
+    cancellation: Cancellation,
 ) -> Opponent | None:
     if request.fp16 is None:
         return None
     with tempfile.TemporaryDirectory(prefix="edgestill-") as aside:
         to = Path(aside) / f"fp16{engine.suffix}"
-        built = built_engine(engine, Wanted("fp16", request.fp16, to), target, progress, cancellation)
+        built = built_engine(
+            engine, Wanted("fp16", request.fp16, to, preprocess=images), target, progress, cancellation
+        )
         return Opponent(summarize(built.layers))
 
 
@@ -137,6 +162,8 @@ def _settings(request: BuildRequest) -> TargetSettings:
         settings["compute_capabilities"] = request.compute_capabilities
     if request.batch is not None:
         settings["batch"] = _sizes(f"--batch {request.batch}", request.batch)
+    if request.input is not None:
+        settings["input"] = request.input
     if request.axes:
         settings["axes"] = _axes(request.axes)
     if request.ranges is not None and request.precision in INT8_PRECISIONS:

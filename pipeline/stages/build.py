@@ -11,16 +11,18 @@ from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from engines import ENGINES
 from engines.audit import summarize
-from engines.base import QUANTIZED_PRECISIONS, BuiltEngine, Target, sha256_of_file
+from engines.base import QUANTIZED_PRECISIONS, UINT8_NHWC, BuiltEngine, Target, sha256_of_file
 from engines.cuda import compute_capability, driver_version
 from pipeline import atomic
 from pipeline.artifact import Artifact, Artifacts, Engines, Graph, Graphs, Splits, Student, Teacher
 from pipeline.auditing import AuditGates, audit_failures, audit_record
 from pipeline.building import engine_record
+from pipeline.camera_input import fed_as_bytes
 from pipeline.context import Context
+from pipeline.data import open_dataset, read_interface
 from pipeline.errors import EdgestillError, MachineLacks, NotAcceptable, RecipeError
 from pipeline.evidence import Origin, device_here, write_evidence
-from pipeline.fleet import TargetBuilt, built_fleet, graph_of, ranges_of
+from pipeline.fleet import TargetBuilt, built_fleet, graph_of, images_of, ranges_of
 from pipeline.manifest import LOG, MANIFEST, read_manifest
 from pipeline.names import Name
 from pipeline.stage import Stage
@@ -49,7 +51,7 @@ class Build(Stage):
     """`[build]`."""
 
     name: ClassVar[str] = "build"
-    version: ClassVar[int] = 9
+    version: ClassVar[int] = 10
     needs: ClassVar[tuple[type[Artifact], ...]] = (Splits, Teacher, Student, Graph, Graphs)
     makes: ClassVar[type[Artifact]] = Engines
     tools: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "tensorrt", "tensorrt_rtx")
@@ -109,6 +111,19 @@ class Build(Stage):
             if why is not None and not self.targets[name].optional:
                 raise MachineLacks(f"[build.targets.{name}] {why} (or set optional = true)")
 
+    def rehearse(self, made: Artifacts, context: Context) -> None:
+        """That the data is images of bytes, where a target takes such."""
+        asking = [name for name, settings in self.targets.items() if settings.input == UINT8_NHWC]
+        if not asking:
+            return
+        if not read_interface(made[Splits], context).is_one_image():
+            raise RecipeError(
+                f"[build.targets.{asking[0]}] input = '{UINT8_NHWC}' is for images, and this data has other inputs; "
+                "leave it out"
+            )
+        dataset = open_dataset(made[Splits], context)
+        dataset.bytes_of(dataset.indices("calibration")[:1])
+
     def run(self, inputs: Artifacts, target: Path, context: Context) -> None:
         self.require()
         lacks, device = self._lacks(), device_here()
@@ -131,10 +146,13 @@ class Build(Stage):
                     continue
                 records.append({**_record(each, precision, "built"), **engine_record(engine, target)})
                 audits[f"{each.name}/{precision}"] = audit = audit_record(engine, precision, each, found.opponent)
-                write_evidence(engine, precision, each, _origin(inputs, each, precision), device, audit)
+                origin, takes = _origin(inputs, each, precision), _takes(inputs, each)
+                write_evidence(engine, precision, each, origin, device, audit, takes)
         self._require_acceptable(built.values(), records)
         atomic.write_json(target / ENGINES_FILE, records)
         atomic.write_json(target / AUDIT_FILE, audits)
+        for each in able:
+            _ship_camera_input(inputs, each, target / each.name)
         for shipped in SHIPPED:
             atomic.write_bytes(target / shipped, inputs[Splits].path(shipped).read_bytes())
 
@@ -164,6 +182,24 @@ class Build(Stage):
 
 def _record(target: Target, precision: str, state: str, reason: str = "", failed: bool = False) -> dict[str, Any]:
     return {"target": asdict(target), "precision": precision, "state": state, "reason": reason, "failed": failed}
+
+
+def _takes(inputs: Artifacts, target: Target) -> dict[str, Any] | None:
+    images = images_of(inputs) if target.input == UINT8_NHWC else None
+    return None if images is None else fed_as_bytes(inputs[Graph].model, images)
+
+
+def _ship_camera_input(inputs: Artifacts, target: Target, folder: Path) -> None:
+    """Beside engines that take bytes: what they take and what remains to be done, in the form of the shipped files."""
+    images = images_of(inputs) if target.input == UINT8_NHWC else None
+    if images is None:
+        return
+    [spec] = inputs[Splits].json("inputs.json")
+    channels, height, width = spec["shape"]
+    spec |= {"dtype": "uint8", "shape": [height, width, channels], "axes": ["height", "width", "channels"]}
+    remaining = images.before_bytes().model_dump(mode="json")
+    atomic.write_json(folder / "inputs.json", [spec])
+    atomic.write_json(folder / "preprocess.json", {"preprocess": remaining, "shape": spec["shape"], "dtype": "uint8"})
 
 
 def _origin(inputs: Artifacts, target: Target, precision: str) -> Origin:

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import AfterValidator, Field, PositiveInt, field_validator
 
 from engines import ENGINES
-from engines.base import BATCH, Arrays, Session, Target
+from engines.base import BATCH, UINT8_NHWC, Arrays, Session, Target
 from engines.latency import compare, summarize
 from engines.machine import this_machine
 from engines.peak_memory import peak_memory_bytes
@@ -27,7 +27,7 @@ from engines.timing import (
     median_phases,
 )
 from pipeline import atomic
-from pipeline.accuracy import Predictions, TestSplit
+from pipeline.accuracy import Inputs, Predictions, TestSplit
 from pipeline.archive import write_npz
 from pipeline.artifact import Artifact, Artifacts, Engines, Graph, Measurements, Splits, Student, Teacher
 from pipeline.built import BuiltRecord, built_records
@@ -36,6 +36,8 @@ from pipeline.data import open_dataset
 from pipeline.distillation.trainer import set_up_torch
 from pipeline.engine_errors import engine_errors_explained
 from pipeline.errors import MeasurementInvalid
+from pipeline.fed_session import FedSession, both_forms
+from pipeline.interface import Interface
 from pipeline.intervals import Interval
 from pipeline.names import checked_distinct, unknown
 from pipeline.stage import Stage
@@ -49,7 +51,7 @@ class Measure(Stage):
     """`[measure]`. The only stage that touches the test split."""
 
     name: ClassVar[str] = "measure"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     needs: ClassVar[tuple[type[Artifact], ...]] = (Splits, Teacher, Student, Graph, Engines)
     makes: ClassVar[type[Artifact]] = Measurements
     tools: ClassVar[tuple[str, ...]] = ("torch", "torchmetrics", "onnxruntime", "tensorrt", "tensorrt_rtx", "numpy")
@@ -77,13 +79,13 @@ class Measure(Stage):
             sessions = _sessions(records, inputs[Engines], stack)
             for name, running in sessions.items():
                 with engine_errors_explained(name):
-                    found[name] = test.of_session(running.session, *running.batch_sizes)
+                    found[name] = test.of_session(running.session, running.target, *running.batch_sizes)
             metrics = {name: test.metric(each) for name, each in found.items()}
             _say_metrics(metrics, context)
             latencies = self._latencies(sessions, test, context)
             phases = _phases(sessions, self.batch_sizes, test, context)
-        shapes = {spec.name: spec.shape for spec in test.dataset.interface.inputs}
-        memory = {name: _peak_memory(running, self.batch_sizes, shapes) for name, running in sessions.items()}
+        interface = test.dataset.interface
+        memory = {name: _peak_memory(running, self.batch_sizes, interface) for name, running in sessions.items()}
         document = {
             "metric": context.task.metric,
             "interval": test.interval_in_words,
@@ -116,7 +118,7 @@ class Measure(Stage):
         with context.progress.phase("timing", rounds_each * len(self.batch_sizes)) as phase:
             for position, size in enumerate(self.batch_sizes):
                 # Engines whose profile ends below a batch size are not timed there.
-                able = {name: each.session for name, each in sessions.items() if each.takes(size)}
+                able = {name: each for name, each in sessions.items() if each.takes(size)}
 
                 def on_round(rounds: int, _: int, before: int = position * rounds_each) -> bool:
                     phase.reach(before + rounds)
@@ -140,6 +142,10 @@ class _Running:
     session: Session
     file: Path
     sha256: str
+
+    @property
+    def takes_bytes(self) -> bool:
+        return self.target.input == UINT8_NHWC
 
     @property
     def batch_sizes(self) -> tuple[int, int]:
@@ -174,9 +180,15 @@ def _sessions(records: tuple[BuiltRecord, ...], engines: Engines, stack: ExitSta
 
 
 def _timed(
-    sessions: Mapping[str, Session], batch_size: int, test: TestSplit, settings: Any, on_round: Any, context: Context
+    running: Mapping[str, _Running], batch_size: int, test: TestSplit, settings: Any, on_round: Any, context: Context
 ) -> dict[tuple[str, int], LatencySamples]:
-    inputs = _input_sets(test, batch_size, context)
+    sessions = {name: each.session for name, each in running.items()}
+    inputs = _input_sets(test.dataset.inputs, test, batch_size, context)
+    if any(each.takes_bytes for each in running.values()):
+        as_bytes = _input_sets(test.dataset.bytes_of, test, batch_size, context)
+        inputs = [both_forms(*each) for each in zip(inputs, as_bytes, strict=True)]
+        # All of them, so that picking costs each the same.
+        sessions = {name: FedSession(each.session, each.target) for name, each in running.items()}
     with engine_errors_explained("timing"):
         try:
             return measure_latency(sessions, {batch_size: inputs}, settings, on_round)
@@ -185,10 +197,10 @@ def _timed(
             raise
 
 
-def _input_sets(test: TestSplit, batch_size: int, context: Context) -> list[Arrays]:
+def _input_sets(inputs: Inputs, test: TestSplit, batch_size: int, context: Context) -> list[Arrays]:
+    """Of the same images whatever is asked of them."""
     random = np.random.default_rng(context.seed)
-    picks = [random.choice(test.indices, batch_size) for _ in range(INPUT_SETS)]
-    return [test.dataset.inputs(pick) for pick in picks]
+    return [inputs(random.choice(test.indices, batch_size)) for _ in range(INPUT_SETS)]
 
 
 def _phases(
@@ -197,21 +209,25 @@ def _phases(
     """Copies and compute of the engines that run on a GPU, timed apart, beside their latency."""
     found = {}
     for name, running in sessions.items():
+        inputs = test.dataset.bytes_of if running.takes_bytes else test.dataset.inputs
         for size in batch_sizes:
             if not running.takes(size):
                 continue
             context.cancellation.check()
             with engine_errors_explained(name):
-                phases = median_phases(running.session, _input_sets(test, size, context))
+                phases = median_phases(running.session, _input_sets(inputs, test, size, context))
             if phases is not None:
                 found[name, size] = phases
     return found
 
 
-def _peak_memory(running: _Running, batch_sizes: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+def _peak_memory(running: _Running, batch_sizes: tuple[int, ...], interface: Interface) -> int | None:
     largest = max((size for size in batch_sizes if running.takes(size)), default=None)
     if largest is None:
         return None
+    shapes = {spec.name: spec.shape for spec in interface.inputs}
+    if running.takes_bytes:
+        shapes = {name: (height, width, channels) for name, (channels, height, width) in shapes.items()}
     with engine_errors_explained("peak memory"):
         return peak_memory_bytes(
             running.target.runtime, running.file, running.sha256, running.target, largest, shapes=shapes
