@@ -20,7 +20,7 @@ from pipeline.errors import (
 _QUOTED_NODE = re.compile(r"node '([^']+)'")
 
 # CUDA's name of the error and the words that CUDA, pycuda and TensorRT have for it.
-_OUT_OF_MEMORY = ("out of memory", "outofmemory", "cudaerrormemoryallocation")
+_OUT_OF_MEMORY = ("out of memory", "outofmemory", "out_of_memory", "cudaerrormemoryallocation")
 
 _KIND: tuple[tuple[type[EngineError], type[EdgestillError]], ...] = (
     (RuntimeMissing, MachineLacks),

@@ -22,6 +22,12 @@ from pipeline.errors import EdgestillError
         (EngineError("allocating 9 bytes on the GPU failed: cudaErrorMemoryAllocation (returned 2)"), 7),
         (EngineError("allocating 9 bytes on the GPU failed: MemoryError (cuMemAlloc failed: out of memory)"), 7),
         (BuildFailed("Error Code 2: OutOfMemory"), 7),
+        (
+            EngineError(
+                "making a CUDA graph failed: CUDA_ERROR_OUT_OF_MEMORY (cuGraphInstantiateWithFlags returned 2)"
+            ),
+            7,
+        ),
     ],
 )
 def test_an_engine_error_says_what_was_done_and_keeps_its_cause(error: EngineError, exit_code: int) -> None:

@@ -41,11 +41,12 @@ from pipeline.reporting.document import (
 )
 from pipeline.reporting.html import html_from_report, write_html
 from pipeline.reporting.markdown import markdown_from_report, write_markdown
-from pipeline.reporting.result import EngineResult, GateResult, Report
+from pipeline.reporting.result import EngineResult, GateResult, GpuRun, Report
 from pipeline.reporting.scale import Axis, axis_from_zero, linear_axis, logarithmic_axis
 from pipeline.reporting.scatter import Wish, texts_apart
 from pipeline.reporting.terminal import summary_from_report
 from pipeline.reporting.verdict import verdict_from_gates
+from pipeline.stages.report import _gpu_run
 
 # The model
 
@@ -325,6 +326,18 @@ def test_inconclusive_is_an_answer() -> None:
         assert "? inconclusive" in text
         assert "too noisy" in text
     assert "0.99 of FP32: inconclusive" in page
+
+
+def test_a_time_on_a_gpu_says_what_it_held_and_where_it_went() -> None:
+    run = GpuRun(transfers=True, cuda_graph=False, spin_wait=True, h2d_ms=0.125, gpu_compute_ms=0.5, d2h_ms=0.0625)
+    timed = latency(1, 0.31, 0.312, "inconclusive").model_copy(update={"gpu": run})
+    report = sample_report(engines=(cpu_engines()[0].model_copy(update={"latency": (timed,)}),))
+    page = words(html_from_report(report))
+    assert "with transfers, no CUDA graph, spin-wait, H2D 0.125 ms, GPU compute 0.500 ms, D2H 0.0625 ms" in page
+    entry = {"conditions": {"transfers": True, "cuda_graph": False, "spin_wait": True}, "phases": {"h2d_ms": 0.125}}
+    assert _gpu_run(entry) == GpuRun(transfers=True, cuda_graph=False, spin_wait=True, h2d_ms=0.125)
+    on_cpu = {"transfers": False, "cuda_graph": False, "spin_wait": False}
+    assert _gpu_run({"conditions": on_cpu}) is None
 
 
 def test_a_percentile_with_too_few_calls_is_not_a_number() -> None:

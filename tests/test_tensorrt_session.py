@@ -186,8 +186,9 @@ def test_a_session_says_what_it_takes_and_gives(session: Session) -> None:
 
 
 def test_batches_of_each_size_give_results_that_belong_to_the_caller(session: Session) -> None:
-    results = [session.run({"x": batch(size)})["y"] for size in (2, 4, 1, 3)]
-    assert [result.tolist() for result in results] == [(batch(size) * 2).tolist() for size in (2, 4, 1, 3)]
+    feeds = [batch(size) + size for size in (2, 4, 1, 3)]
+    results = [session.run({"x": each})["y"] for each in feeds]
+    assert [result.tolist() for result in results] == [(each * 2).tolist() for each in feeds]
 
 
 def test_an_array_with_gaps_is_made_whole_before_it_is_copied(session: Session) -> None:

@@ -23,7 +23,7 @@ DTYPES = {
     "INT64": "int64",
     "BOOL": "bool",
 }
-_OUT_OF_MEMORY = re.compile(r"out ?of ?memory|cudaErrorMemoryAllocation", re.IGNORECASE)
+_OUT_OF_MEMORY = re.compile(r"out[ _]?of[ _]?memory|cudaErrorMemoryAllocation", re.IGNORECASE)
 
 
 class Loaded(NamedTuple):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from pipeline.reporting import charts, formats
-from pipeline.reporting.result import ChainStep, EngineResult, Latency, Report
+from pipeline.reporting.result import ChainStep, EngineResult, GpuRun, Latency, Report
 from pipeline.reporting.scale import Axis, axis_from_zero, logarithmic_axis, metric_axis
 from pipeline.reporting.scatter import Point, Series, scatter, y_scale
 
@@ -119,7 +119,16 @@ def _latency_row(engine: EngineResult, latency: Latency, axis: Axis) -> Row:
     if latency.ratio_to_fp32:
         remark = f"{latency.ratio_to_fp32.value:.2f} of FP32: {latency.versus_fp32 or 'not judged'}"
     value = formats.milliseconds(latency.p50_ms)
-    return Row(formats.engine(engine), f"{threads}{latency.samples} calls", drawing, value, remark)
+    held = "".join(f", {each}" for each in _gpu_run(latency.gpu)) if latency.gpu else ""
+    return Row(formats.engine(engine), f"{threads}{latency.samples} calls{held}", drawing, value, remark)
+
+
+def _gpu_run(run: GpuRun) -> Iterator[str]:
+    yield "with transfers" if run.transfers else "without transfers"
+    yield "CUDA graph" if run.cuda_graph else "no CUDA graph"
+    yield "spin-wait" if run.spin_wait else "sleeping wait"
+    phases = {"H2D": run.h2d_ms, "GPU compute": run.gpu_compute_ms, "D2H": run.d2h_ms}
+    yield from (f"{name} {formats.milliseconds(ms)}" for name, ms in phases.items() if ms is not None)
 
 
 def size_figure(report: Report) -> Figure | None:

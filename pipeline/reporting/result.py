@@ -55,6 +55,17 @@ class ChainStep(_Result):
     note: str = ""
 
 
+class GpuRun(_Result):
+    """What a call on a GPU held, in trtexec's words: the phases are medians by the GPU's clock."""
+
+    transfers: bool
+    cuda_graph: bool
+    spin_wait: bool
+    h2d_ms: NonNegative | None = None
+    gpu_compute_ms: NonNegative | None = None
+    d2h_ms: NonNegative | None = None
+
+
 class Latency(_Result):
     """Time per call at one batch size; a percentile that the samples cannot support is None."""
 
@@ -71,6 +82,8 @@ class Latency(_Result):
     ratio_to_fp32: Estimate | None = None
     """Of the p50 values; under 1 is faster than FP32."""
     versus_fp32: Literal["faster", "slower", "inconclusive"] | None = None
+    gpu: GpuRun | None = None
+    """None where nothing ran on a GPU."""
 
 
 class AuditPattern(_Result):

@@ -38,6 +38,7 @@ from pipeline.reporting.result import (
     EngineResult,
     Estimate,
     Finding,
+    GpuRun,
     Latency,
     Report,
     StageResult,
@@ -250,7 +251,15 @@ def _latency(entry: Mapping[str, Any]) -> Latency:
         quantiles_ms=tuple(entry["quantiles_ms"]),
         ratio_to_fp32=ratio,
         versus_fp32=None if versus is None else versus["verdict"],
+        gpu=_gpu_run(entry),
     )
+
+
+def _gpu_run(entry: Mapping[str, Any]) -> GpuRun | None:
+    conditions, phases = entry["conditions"], entry.get("phases", {})
+    if not any(conditions.values()):
+        return None
+    return GpuRun(**conditions, **{name: phases.get(name) for name in ("h2d_ms", "gpu_compute_ms", "d2h_ms")})
 
 
 def _sample(splits: Splits, task: Task) -> str:
