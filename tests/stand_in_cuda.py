@@ -23,7 +23,7 @@ SOURCE = r"""
 #define STREAM ((void *)0x700000000001)
 typedef struct { void *to; const void *from; size_t n; } copy;
 typedef struct { copy copies[8]; int count; } graph;
-static char log_[4096]; static int fail_at = -1, calls = 0, capturing = 0, ticks = 0;
+static char log_[16384]; static int fail_at = -1, calls = 0, capturing = 0, ticks = 0;
 static graph recorded; static void *last;
 static int note(const char *name) { strcat(log_, name); strcat(log_, " "); return calls++ == fail_at ? 2 : 0; }
 static int on(void *s, const char *name, const char *other) { return note(s == STREAM ? name : other); }

@@ -12,11 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from host_cuda import HostCuda
 from stand_in_cuda import SOURCE, StandInPyCuda, compiled
+from test_tensorrt_session import FakeContext, FakeTensorRT
 
 from engines import cuda
 from engines.base import EngineError, RuntimeMissing
 from engines.cuda import Cuda, CudaRuntime, PyCuda, driver, driver_calls, runtime
+from engines.run_options import RunOptions
+from engines.tensorrt.session import open_session
 
 FAKE_DRIVER = r"""
 int cuInit(unsigned flags) { return INIT; }
@@ -198,6 +202,38 @@ def test_a_pointer_tells_its_gpu_and_host_memory_has_none(device: Cuda) -> None:
     assert device.device_of(pointer) == 0
     assert device.device_of(np.zeros(4).ctypes.data) is None
     device.free(pointer)
+
+
+class CopyingContext(FakeContext):
+    """Copies `x` to `y` on the GPU of the library, so that its work can be captured as a kernel's can."""
+
+    library: ctypes.CDLL
+
+    def execute_async_v3(self, stream_handle: int) -> bool:
+        size = int(np.prod(self.shape)) * 4
+        to, source = self.addresses["y"], self.addresses["x"]
+        return bool(self.library.cudaMemcpyAsync(to, source, size, 3, stream_handle) == 0)
+
+
+@pytest.mark.parametrize("cuda_graph", [False, True])
+def test_a_session_runs_on_either_adapter_and_gives_all_of_it_back(
+    device: Cuda, library: ctypes.CDLL, cuda_graph: bool
+) -> None:
+    trt = FakeTensorRT(HostCuda())
+    context = trt.engine.context = CopyingContext(HostCuda(), trt.engine)
+    context.library = library
+    with open_session(trt, device, b"plan", Path("e.plan"), RunOptions(cuda_graph=cuda_graph)) as session:
+        for value in range(5):
+            x = np.full((2, 3), value, np.float32)
+            np.testing.assert_array_equal(session.run({"x": x})["y"], x)
+        phases = session.run_in_phases({"x": x})
+        assert phases is not None
+        assert (phases.h2d_ms, phases.gpu_compute_ms, phases.d2h_ms) == (0.5, 0.5, 0.5)  # an event each
+    made = calls_made(library)
+    assert made.count("launch") == (5 if cuda_graph else 0)
+    for taken, given in (("malloc", "free"), ("pin", "unpin"), ("stream", "destroy"), ("instantiate", "destroy_graph")):
+        assert made.count(taken) == made.count(given)
+    assert made.count("spinning_event") == made.count("destroy_event") == 6
 
 
 # What only one of them has
