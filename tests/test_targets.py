@@ -13,7 +13,7 @@ from small_training import invoke
 from tensorrt_graphs import PLAIN, RTX, TARGET, needs_tensorrt_rtx, weights, written
 
 from engines import ENGINES
-from engines.base import AxisProfile, BuildFailed, Target
+from engines.base import AxisProfile, BuildFailed, Target, sha256_of_file
 from engines.builder_options import BuilderOptions
 from engines.presets import PRESETS
 from engines.tensorrt.refusals import what_rtx_refuses, what_tensorrt_refuses
@@ -181,6 +181,7 @@ def test_builds_share_what_they_have_timed_even_side_by_side(tmp_path: Path) -> 
     take_timing_cache(trt, second, file, must_exist=False)
     keep_timing_cache(first, file)
     keep_timing_cache(second, file)
+    assert take_timing_cache(trt, first, file, must_exist=True) == sha256_of_file(file)
     assert file.read_bytes().split() == [b"conv-1", b"conv-2"]
 
 

@@ -86,7 +86,8 @@ def compile_graph(
         settings["shapes"] = tuple(profile.shapes for profile in profiles)
         timing_cache = target.builder.timing_cache
         if timing_cache is not None:
-            take_timing_cache(trt, config, Path(timing_cache), target.builder.reproducible)
+            taken = take_timing_cache(trt, config, Path(timing_cache), target.builder.reproducible)
+            settings["timing_cache_sha256"] = taken
         config.progress_monitor = progress_monitor(trt, on_step, recorder)
         with captured_stderr() as past_the_logger:
             plan: IHostMemory = builder.build_serialized_network(network, config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from engines.base import BuildFailed
@@ -9,8 +10,8 @@ from engines.files import replacing
 from engines.tensorrt.api import IBuilderConfig, ITimingCache, Module
 
 
-def take_timing_cache(trt: Module, config: IBuilderConfig, file: Path, must_exist: bool) -> None:
-    """Gives the builder what the file holds, or an empty cache where there is none yet.
+def take_timing_cache(trt: Module, config: IBuilderConfig, file: Path, must_exist: bool) -> str:
+    """Gives the builder what the file holds, or an empty cache where there is none yet; returns its SHA-256.
 
     Raises BuildFailed where the file cannot be read, is missing though it must exist, or is of another device or
     version: TensorRT would time everything again, without a word.
@@ -20,12 +21,14 @@ def take_timing_cache(trt: Module, config: IBuilderConfig, file: Path, must_exis
             f"{file}: there is no such timing cache, and a reproducible build takes every tactic from it; "
             "build once without 'reproducible' on the device"
         )
-    cache: ITimingCache = config.create_timing_cache(_bytes(file))
+    data = _bytes(file)
+    cache: ITimingCache = config.create_timing_cache(data)
     if not cache or not config.set_timing_cache(cache, False):
         raise BuildFailed(
             f"{file}: {trt.__name__} {trt.__version__} does not take this timing cache: it is damaged, or of another "
             "device or version; name another file, one for each device and version"
         )
+    return hashlib.sha256(data).hexdigest()
 
 
 def keep_timing_cache(config: IBuilderConfig, file: Path) -> None:
