@@ -10,8 +10,13 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from tiny_run import run_edgestill, write_recipe
+
+# A test that fails because its machine was busy says nothing of the code.
+hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("untimed")
 
 # onnxruntime reads it once, at its import, and would leave files in the home of whoever runs the tests.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
