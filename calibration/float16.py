@@ -11,6 +11,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from calibration.errors import CalibrationError, GraphRefused
 from calibration.external_data import check
+from calibration.float_types import HALF, FloatType
 from calibration.graph import SATURATING_OPERATORS, Graph, subgraphs
 from calibration.names import FreshNames
 from calibration.prepare import opset_of
@@ -23,7 +24,7 @@ _HEADROOM = 2.0
 _WORST_CONSTANT_ERROR = 0.01
 """Relative error of a scalar, such as an epsilon, at which rounding it to half precision changes its meaning."""
 
-_FLOAT, _HALF = TensorProto.FLOAT, TensorProto.FLOAT16
+_FLOAT = int(TensorProto.FLOAT)
 
 
 def float16_from_float32(model: ModelProto, ranges: Ranges) -> ModelProto:
@@ -32,12 +33,12 @@ def float16_from_float32(model: ModelProto, ranges: Ranges) -> ModelProto:
     The ranges must be the exact extremes (method `minmax`). The nodes that `float32_nodes` lists keep float32, with
     casts around them. Raises CalibrationError on ranges of another method.
     """
-    return in_half_precision(model, float32_nodes(model, ranges))
+    return in_16_bits(model, float32_nodes(model, ranges), HALF)
 
 
-def in_half_precision(model: ModelProto, kept: Mapping[str, str]) -> ModelProto:
-    """A model in half precision but for the nodes that are kept in float32, each with its reason."""
-    return _Converter(model, kept).converted()
+def in_16_bits(model: ModelProto, kept: Mapping[str, str], to: FloatType) -> ModelProto:
+    """A model in another float type but for the nodes that are kept in float32, each with its reason."""
+    return _Converter(model, kept, to).converted()
 
 
 def float32_nodes(model: ModelProto, ranges: Ranges) -> dict[str, str]:
@@ -53,12 +54,8 @@ def float32_nodes(model: ModelProto, ranges: Ranges) -> dict[str, str]:
 
 
 def _why_float32(graph: Graph, node: NodeProto, ranges: Ranges, opset: int) -> str | None:
-    if (reason := _why_foreign(graph, node)) is not None:
+    if (reason := why_not_of_type(graph, node, opset, HALF)) is not None:
         return reason
-    if not any(graph.is_float(name) for name in (*node.input, *node.output) if name):
-        return None
-    if not _takes_half(node, opset):
-        return f"{node.op_type} has no half precision in opset {opset}"
     for name in (*node.input, *node.output):
         if name in graph.initializers and graph.is_float(name):
             reason = _why_not_half(name, graph.constant(name))
@@ -67,6 +64,15 @@ def _why_float32(graph: Graph, node: NodeProto, ranges: Ranges, opset: int) -> s
         if reason is not None:
             return reason
     return None
+
+
+def why_not_of_type(graph: Graph, node: NodeProto, opset: int, to: FloatType) -> str | None:
+    """What keeps a node in float32 whatever its values are."""
+    if (reason := _why_foreign(graph, node)) is not None:
+        return reason
+    if not any(graph.is_float(name) for name in (*node.input, *node.output) if name) or _takes(node, opset, to):
+        return None
+    return f"{node.op_type} has no {to.words} in opset {opset}"
 
 
 def _why_foreign(graph: Graph, node: NodeProto) -> str | None:
@@ -104,23 +110,23 @@ def _why_not_half(name: str, values: NDArray[np.float32]) -> str | None:
     return None
 
 
-def _takes_half(node: NodeProto, opset: int) -> bool:
-    """Whether the operator's definition gives a float operand of this node the choice of half precision."""
+def _takes(node: NodeProto, opset: int, to: FloatType) -> bool:
+    """Whether the operator's definition gives a float operand of this node the choice of this type."""
     if any(attribute.name == "dtype" for attribute in node.attribute):
         return False
     schema = onnx.defs.get_schema(node.op_type, opset)
     return any(
-        "tensor(float16)" in types for types in (*_types(schema, schema.inputs), *_types(schema, schema.outputs))
+        f"tensor({to.name})" in types for types in (*_types(schema, schema.inputs), *_types(schema, schema.outputs))
     )
 
 
 def _only_float(
-    formal: Sequence[onnx.defs.OpSchema.FormalParameter], schema: onnx.defs.OpSchema, count: int
+    formal: Sequence[onnx.defs.OpSchema.FormalParameter], schema: onnx.defs.OpSchema, count: int, to: FloatType
 ) -> set[int]:
-    """Positions that have no half precision by definition, such as the scales of a Resize."""
+    """Positions that have no such type by definition, such as the scales of a Resize."""
     types = _types(schema, formal)
     # The last parameter of Concat, Max and the like stands for all that follow.
-    return {i for i in range(count) if types and "tensor(float16)" not in types[min(i, len(types) - 1)]}
+    return {i for i in range(count) if types and f"tensor({to.name})" not in types[min(i, len(types) - 1)]}
 
 
 def _types(schema: onnx.defs.OpSchema, formal: Sequence[onnx.defs.OpSchema.FormalParameter]) -> list[frozenset[str]]:
@@ -130,10 +136,10 @@ def _types(schema: onnx.defs.OpSchema, formal: Sequence[onnx.defs.OpSchema.Forma
 
 
 class _Converter:
-    """Builds the half-precision copy of one model."""
+    """Builds the copy of one model in another float type."""
 
-    def __init__(self, model: ModelProto, kept: Mapping[str, str]) -> None:
-        self._model = model
+    def __init__(self, model: ModelProto, kept: Mapping[str, str], to: FloatType) -> None:
+        self._model, self._to = model, to
         self._graph = Graph(model)
         self._opset = opset_of(model)
         self._kept = kept
@@ -156,19 +162,19 @@ class _Converter:
         try:
             check(result, full_check=True)
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-            raise GraphRefused(f"the graph has no valid form in half precision: {error}") from error
+            raise GraphRefused(f"the graph has no valid form in {self._to.words}: {error}") from error
         return result
 
     def _convert(self, original: NodeProto) -> None:
         node = NodeProto()
         node.CopyFrom(original)
-        wanted = _FLOAT if node.name in self._kept else _HALF
-        float_inputs, float_outputs = self._float_positions(node) if wanted == _HALF else (set(), set())
+        wanted = _FLOAT if node.name in self._kept else self._to.onnx
+        float_inputs, float_outputs = self._float_positions(node) if wanted != _FLOAT else (set(), set())
         for position, name in enumerate(original.input):
             if name:
                 node.input[position] = self._input(name, _FLOAT if position in float_inputs else wanted)
-        if wanted == _HALF:
-            _mend_attributes(node)
+        if wanted != _FLOAT:
+            _mend_attributes(node, self._to)
         renamed = self._outputs(node, wanted, float_outputs)
         self._nodes.append(node)
         for inner, outer in renamed:
@@ -176,8 +182,8 @@ class _Converter:
 
     def _float_positions(self, node: NodeProto) -> tuple[set[int], set[int]]:
         schema = onnx.defs.get_schema(node.op_type, self._opset)
-        inputs = _only_float(schema.inputs, schema, len(node.input))
-        return inputs, _only_float(schema.outputs, schema, len(node.output))
+        inputs = _only_float(schema.inputs, schema, len(node.input), self._to)
+        return inputs, _only_float(schema.outputs, schema, len(node.output), self._to)
 
     def _input(self, name: str, wanted: int) -> str:
         """The tensor in the type that a reader wants, cast once for all its readers."""
@@ -190,7 +196,7 @@ class _Converter:
         if self._type.get(name, _FLOAT) == wanted:
             return name
         if (name, wanted) not in self._casts:
-            cast = self._names.like(f"{name}_float{16 if wanted == _HALF else 32}")
+            cast = self._names.like(f"{name}_{'float32' if wanted == _FLOAT else self._to.name}")
             self._nodes.append(self._cast_node(name, cast, wanted))
             self._casts[name, wanted] = cast
         return self._casts[name, wanted]
@@ -200,35 +206,35 @@ class _Converter:
             self._initializers.setdefault(name, self._graph.initializers[name])
             return name
         if (name, wanted) not in self._casts:
-            half = self._casts[name, wanted] = self._names.like(f"{name}_float16")
-            values = self._graph.constant(name).astype(np.float16)
+            half = self._casts[name, wanted] = self._names.like(f"{name}_{self._to.name}")
+            values = self._to.rounded(self._graph.constant(name))
             self._initializers[half] = numpy_helper.from_array(values, half)
         return self._casts[name, wanted]
 
     def _outputs(self, node: NodeProto, wanted: int, float_outputs: set[int]) -> Sequence[tuple[str, str]]:
-        """Notes the types of what a node writes; graph outputs in half precision get an inner name and a cast."""
+        """Notes the types of what a node writes; graph outputs in 16 bits get an inner name and a cast."""
         renamed = []
         for position, name in enumerate(node.output):
             if not name or not self._graph.is_float(name):
                 continue
             written = _FLOAT if position in float_outputs else wanted
             self._type[name] = written
-            if written == _HALF and name in self._graph.outputs:
-                node.output[position] = self._names.like(f"{name}_float16")
+            if written != _FLOAT and name in self._graph.outputs:
+                node.output[position] = self._names.like(f"{name}_{self._to.name}")
                 renamed.append((node.output[position], name))
                 self._type[name] = _FLOAT
-                self._casts[name, _HALF] = node.output[position]
+                self._casts[name, written] = node.output[position]
         return renamed
 
     def _cast_node(self, source: str, target: str, to: int) -> NodeProto:
         return helper.make_node("Cast", [source], [target], name=self._names.like(f"Cast_{target}"), to=to)
 
 
-def _mend_attributes(node: NodeProto) -> None:
-    """Where an attribute, not an input, says that the output is float32, it now says float16."""
+def _mend_attributes(node: NodeProto, to: FloatType) -> None:
+    """Where an attribute, not an input, says that the output is float32, it now says the other type."""
     for attribute in node.attribute:
         if node.op_type == "Cast" and attribute.name == "to" and attribute.i == _FLOAT:
-            attribute.i = int(_HALF)
+            attribute.i = to.onnx
         if node.op_type == "ConstantOfShape" and attribute.name == "value" and attribute.t.data_type == _FLOAT:
-            values = numpy_helper.to_array(attribute.t).astype(np.float16)
+            values = to.rounded(numpy_helper.to_array(attribute.t))
             attribute.t.CopyFrom(numpy_helper.from_array(values, attribute.t.name))

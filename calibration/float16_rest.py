@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
 from onnx import ModelProto, NodeProto
 
-from calibration.errors import GraphRefused
-from calibration.external_data import converted, inferred
-from calibration.float16 import float32_nodes, in_half_precision, why_too_large
+from calibration.external_data import inferred
+from calibration.float16 import float32_nodes, in_16_bits, why_too_large
+from calibration.float_types import HALF
 from calibration.graph import Graph
+from calibration.newer_opset import at_opset
 from calibration.placement.place import Placement
 from calibration.prepare import opset_of
 from calibration.qdq import quantize
@@ -34,7 +34,7 @@ def with_float16_rest(quantized: ModelProto, model: ModelProto, extremes: Ranges
     found = inferred(quantized, strict_mode=True, data_prop=True)
     kept = float32_nodes(model, extremes)
     pairs = _float32_pairs(Graph(found), opset_of(quantized), Graph(model), extremes)
-    return in_half_precision(found, {**pairs, **kept}), kept
+    return in_16_bits(found, {**pairs, **kept}, HALF), kept
 
 
 def fp8_graph(
@@ -44,21 +44,8 @@ def fp8_graph(
 
     Raises GraphRefused where the graph does not convert to opset 19, which FP8 begins with.
     """
-    raised = _at_opset(model, FP8_OPSET)
+    raised = at_opset(model, FP8_OPSET)
     return with_float16_rest(quantize(raised, ranges, placement, "fp8"), raised, extremes)
-
-
-def _at_opset(model: ModelProto, opset: int) -> ModelProto:
-    if opset_of(model) >= opset:
-        return model
-    advice = f"export it with opset {opset} or later"
-    try:
-        raised = inferred(converted(model, opset), check_type=True, strict_mode=True, data_prop=True)
-    except (RuntimeError, onnx.shape_inference.InferenceError) as error:
-        raise GraphRefused(f"the graph does not convert to opset {opset} ({str(error).strip()}); {advice}") from error
-    if [node.name for node in raised.graph.node] != [node.name for node in model.graph.node]:
-        raise GraphRefused(f"the graph has other nodes at opset {opset}; {advice}")
-    return raised
 
 
 def _float32_pairs(graph: Graph, opset: int, before: Graph, extremes: Ranges) -> dict[str, str]:

@@ -84,6 +84,8 @@ class Audit:
     dynamic: good for a ratio alone. Tensors of unknown type are left out."""
     float8: int = 0
     """Of `other`, those whose operands are both FP8."""
+    bfloat16: int = 0
+    """Of `other`, those in BF16."""
     multiply_adds: int = 0
     """Of all products at batch 1, from the sizes of their realized tensors: a padded channel counts."""
     int8_multiply_adds: int = 0
@@ -122,6 +124,7 @@ def summarize(layers: Iterable[RealizedLayer]) -> Audit:
         float_products=tuple(dict.fromkeys(in_float)),
         activation_bytes=sum(_activation_bytes(layer) for layer in kernels),
         float8=dtypes.count(_FLOAT8),
+        bfloat16=dtypes.count("bfloat16"),
         multiply_adds=sum(multiply_adds(layer) for layer, _ in products),
         int8_multiply_adds=sum(multiply_adds(layer) for layer, dtype in products if dtype == "int8"),
         float8_multiply_adds=sum(multiply_adds(layer) for layer, dtype in products if dtype == _FLOAT8),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Arrays = Mapping[str, "NDArray[np.generic]"]
 """Tensors by name, batch first."""
 
-PRECISIONS = ("fp32", "tf32", "fp16", "int8", "int8+fp16", "fp8")
+PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "int8+fp16", "fp8")
 """What a target may be asked for, the reference first. TF32 is FP32's graph, whose products a GPU may round to 10 bits
 of mantissa. Beside INT8 products runs FP32, or what follows the plus; beside those in FP8 runs FP16."""
 

@@ -14,20 +14,24 @@ NAMES: Mapping[str, str] = {
 }
 
 _QUANTIZED = "has no INT8 convolution and would compute in float between Q/DQ pairs; take provider = 'tensorrt'"
+_BFLOAT16 = "onnxruntime loads no BF16 graph on a CPU, where its engines are audited; take runtime = 'tensorrt'"
 NEVER_BUILDS: Mapping[str, Mapping[str, str]] = {
     "cpu": {
         "tf32": "a CPU has no TF32",
         "fp16": "onnxruntime on a CPU computes FP16 in FP32 between casts, which is slower than FP32",
+        "bf16": "onnxruntime on a CPU has no BF16 kernels",
         "int8+fp16": "onnxruntime on a CPU fuses Q/DQ pairs of float32 alone; its int8 has FP32 beside",
         "fp8": "onnxruntime on a CPU multiplies no FP8",
     },
     "cuda": {
         "int8": f"onnxruntime's CUDA provider {_QUANTIZED}",
         "int8+fp16": f"onnxruntime's CUDA provider {_QUANTIZED}",
+        "bf16": _BFLOAT16,
         "fp8": "onnxruntime's CUDA provider multiplies no FP8",
     },
     "tensorrt": {
         "fp32": "onnxruntime's TensorRT provider has no switch for TF32, so its FP32 is 'tf32'",
+        "bf16": _BFLOAT16,
         "fp8": "onnxruntime's TensorRT provider has no switch for FP8; take runtime = 'tensorrt'",
     },
 }

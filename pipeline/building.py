@@ -167,6 +167,8 @@ def _advice(precision: str, family: str, target: Target) -> str:
     """What to build for an engine to be what was asked for."""
     if target.takes_ranges(precision):
         return "TensorRT chose float for all of them: see its log, or build the Q/DQ graph"
+    if precision == "bf16":
+        return "build the bf16.onnx that `edgestill quantize --bf16` writes"
     graph = "graph" if precision != "int8+fp16" else "<family>.int8+fp16.onnx"
     return f"build the {graph} that `edgestill quantize --family {family}` writes"
 
@@ -181,6 +183,8 @@ def _not_as_asked(built: BuiltEngine, precision: str, advice: str) -> str | None
             f"{precision} was asked for, and none of its {audit.products} convolutions and products takes {wanted} "
             f"operands; {advice}"
         )
+    if precision == "bf16" and audit.products and not audit.bfloat16:
+        return f"bf16 was asked for, and none of its {audit.products} convolutions and products is in BF16; {advice}"
     if precision == "int8+fp16" and audit.float32 and not audit.float16:
         return (
             f"int8+fp16 was asked for, and {audit.float32} of its {audit.products} products run in FP32, none in FP16; "

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 PLACEMENT = "placement.json"
 FLOAT16 = "fp16.onnx"
+BFLOAT16 = "bf16.onnx"
 # Below it the extremes of another sample of images would be visibly others.
 FEW_IMAGES = 32
 # On which `best` tries each method: what is read of a tensor differs little from image to image.
@@ -41,7 +42,7 @@ BEST_SAMPLES = 16
 
 @dataclass(frozen=True)
 class Float16:
-    """A graph whose float part is FP16, or why there is none."""
+    """A graph whose float part is FP16 (or BF16), or why there is none."""
 
     model: onnx.ModelProto | None
     kept_in_float32: Mapping[str, str]
@@ -62,7 +63,7 @@ class Quantized:
     measured: onnx.ModelProto
     """The prepared graph, whose tensors the ranges are of."""
     beside_float16: Mapping[str, Float16] = field(default_factory=dict)
-    """By file name: of each TensorRT family INT8 and FP8 with the rest in FP16."""
+    """By file name: of each TensorRT family INT8 and FP8 with the rest in FP16, and BF16 where it is asked for."""
     repairs: tuple[Trial, ...] = ()
     """What each repair brought, kept or not."""
     weights: WeightMethod = "max"
@@ -114,6 +115,8 @@ class Quantized:
         yield from self.missing_graphs().values()
         if kept := len(self.float16.kept_in_float32):
             yield f"fp16: {kept} nodes stay FP32; {PLACEMENT} says why"
+        if BFLOAT16 in self.beside_float16 and (kept := len(self.beside_float16[BFLOAT16].kept_in_float32)):
+            yield f"bf16: {kept} nodes stay FP32; {PLACEMENT} says why"
 
 
 def quantized(
@@ -197,6 +200,8 @@ def _quantized(
     extremes = ranges_from_sketches(sketches, "minmax")
     float16 = _float16(model, extremes)
     beside = _beside_float16(model, models, ranges, extremes, placements, int8)
+    if settings.bf16:
+        beside[BFLOAT16] = _bfloat16(model)
     trials = tuple(repairs.trials) if repairs else ()
     return Quantized(sketches, ranges, int8, float16, every, model, beside, trials, settings.weights, roundings)
 
@@ -261,6 +266,12 @@ def _float16(model: onnx.ModelProto, extremes: Ranges) -> Float16:
     return _or_reason("FP16", lambda: (float16_from_float32(model, extremes), float32_nodes(model, extremes)))
 
 
+def _bfloat16(model: onnx.ModelProto) -> Float16:
+    from calibration.bfloat16 import bfloat16_from_float32
+
+    return _or_reason("BF16", lambda: bfloat16_from_float32(model))
+
+
 def _beside_float16(
     model: onnx.ModelProto,
     corrected: Mapping[str, onnx.ModelProto],
@@ -294,7 +305,9 @@ def _or_reason(what: str, made: Callable[[], tuple[onnx.ModelProto, Mapping[str,
 def placement_document(quantized: Quantized) -> dict[str, Any]:
     """Per family, per node: quantized or not, and why; what stays FP32 beside FP16, and why a graph is missing."""
     placements = {family: placement.to_json() for family, placement in quantized.placements.items()}
+    bfloat16 = quantized.beside_float16.get(BFLOAT16)
     return {
+        **({} if bfloat16 is None else {"float32_in_bf16": dict(bfloat16.kept_in_float32)}),
         "families": placements,
         "repairs": [trial.to_json() for trial in quantized.repairs],
         "float32_in_fp16": dict(quantized.float16.kept_in_float32),

@@ -100,6 +100,8 @@ class QuantizationSettings:
     """How many of the samples the pass goes through."""
     channel_extremes: bool = False
     """Whether sketches and ranges.json hold the extremes of each channel, for a second run of each sample."""
+    bf16: bool = False
+    """Whether the graph in BF16 is written too."""
 
 
 def checked_repair(repair: Any) -> tuple[Repair, ...]:

@@ -192,14 +192,7 @@ def _contradictions(stages: Sequence[Stage]) -> Iterator[str]:
             for mistake in (*missing_profiles(target, export.dynamic), *unused_profiles(target, export.dynamic)):
                 yield f"[build.targets.{name}] {mistake}"
     if (calibrate := _one(stages, Calibrate)) is not None:
-        for name, family in build.quantized_families().items():
-            if family not in calibrate.families:
-                yield f"[build.targets.{name}] asks for int8: add '{family}' to [calibrate] families"
-            elif calibrate.budget is not None and build.targets[name].int8 == "ranges":
-                yield (
-                    f"[build.targets.{name}] int8 = 'ranges' leaves no layer in float, which [calibrate.budget] "
-                    "decides by Q/DQ pairs; take one of them out"
-                )
+        yield from _not_calibrated(calibrate, build)
     if (measure := _one(stages, Measure)) is not None:
         for name, target in build.targets.items():
             if beyond := [str(size) for size in measure.batch_sizes if not target.takes_batch(size)]:
@@ -209,6 +202,21 @@ def _contradictions(stages: Sequence[Stage]) -> Iterator[str]:
                 )
     if (report := _one(stages, WriteReport)) is not None:
         yield from _gates_without_reference(report.gates, build)
+
+
+def _not_calibrated(calibrate: Calibrate, build: Build) -> Iterator[str]:
+    """What a target asks for and `[calibrate]` does not write."""
+    for name, family in build.quantized_families().items():
+        if family not in calibrate.families:
+            yield f"[build.targets.{name}] asks for int8: add '{family}' to [calibrate] families"
+        elif calibrate.budget is not None and build.targets[name].int8 == "ranges":
+            yield (
+                f"[build.targets.{name}] int8 = 'ranges' leaves no layer in float, which [calibrate.budget] "
+                "decides by Q/DQ pairs; take one of them out"
+            )
+    for name, target in build.targets.items():
+        if "bf16" in target.precisions and not calibrate.bf16:
+            yield f"[build.targets.{name}] asks for bf16: add bf16 = true to [calibrate]"
 
 
 def _gates_without_reference(gates: Gates, build: Build) -> Iterator[str]:

@@ -47,6 +47,10 @@ class AxisSizes(BaseModel):
         return self
 
 
+BFLOAT16_OPSET = 22
+"""The first in which convolutions take BF16."""
+
+
 def _require_rising(least: int, tuned: int, most: int) -> None:
     if not least <= tuned <= most:
         raise ValueError(f"min {least}, opt {tuned}, max {most} must rise in this order")
@@ -144,6 +148,10 @@ class TargetSettings(BaseModel):
             raise ValueError(f"{asked[0]} is for GPUs, {self.runtime} {runs_on}; take it out")
         if self.profiles and len({frozenset(profile.items()) for profile in self.profiles}) < len(self.profiles):
             raise ValueError("profiles holds one twice; give each once")
+        if "bf16" in self.precisions and self.opset is not None and self.opset < BFLOAT16_OPSET:
+            raise ValueError(
+                f"bf16 needs opset {BFLOAT16_OPSET} and opset is {self.opset}; take 'bf16' out of precisions"
+            )
         if self.int8 != "qdq" and not set(INT8_PRECISIONS) & set(self.precisions):
             raise ValueError(f"int8 = '{self.int8}' is for {' and '.join(INT8_PRECISIONS)}; add one, or take int8 out")
         if self.int8 == "ranges" and self.input is not None:

@@ -101,6 +101,7 @@ def test_an_audit_is_written_as_plain_json() -> None:
         "multiply_adds": 147456,
         "int8_multiply_adds": 0,
         "float8_multiply_adds": 0,
+        "bfloat16": 0,
     }
 
 

@@ -18,7 +18,8 @@ from pydantic import ValidationError
 from small_training import context_in, dataset_in, invoke, recipe_in, save_npz, splits_in
 from tensorrt_graphs import PLAIN, QUANTIZED, RTX, needs_tensorrt_rtx, quantization, weights, written
 
-from calibration.float16 import in_half_precision
+from calibration.float16 import in_16_bits
+from calibration.float_types import HALF
 from engines import ENGINES
 from engines.audit import summarize
 from engines.base import UINT8_NHWC, Arrays, AxisProfile, BuiltEngine, Session, Target, TensorInfo
@@ -48,7 +49,7 @@ def half(folder: Path) -> Path:
     model = onnx.load(path)
     for index, node in enumerate(model.graph.node):
         node.name = node.name or f"node{index}"
-    onnx.save(in_half_precision(onnx.shape_inference.infer_shapes(model), {}), path)
+    onnx.save(in_16_bits(onnx.shape_inference.infer_shapes(model), {}, HALF), path)
     return path
 
 

@@ -100,9 +100,10 @@ def test_nodes_beside_a_tensor_that_overflows_keep_float32_and_are_listed() -> N
 
 
 def test_headroom_keeps_what_unseen_images_may_reach() -> None:
-    model, ranges = calibrated(large_activations(), np.full((1, 1, 4, 4), 1.6, np.float32))
+    image = np.linspace(0, 1, 16, dtype=np.float32).reshape(1, 1, 4, 4)  # one value throughout would be no image
+    model, ranges = calibrated(large_activations(), 1.6 * image)
     assert "tensor 'large' reaches 40000" in float32_nodes(model, ranges)["node_large"]
-    model, ranges = calibrated(large_activations(), np.full((1, 1, 4, 4), 1.2, np.float32))
+    model, ranges = calibrated(large_activations(), 1.2 * image)
     assert float32_nodes(model, ranges) == {}
 
 

@@ -330,6 +330,11 @@ MISTAKES = {
         'families = ["tensorrt-rtx"]',
         "[build.targets.cpu] asks for int8: add 'cpu' to [calibrate] families",
     ),
+    "bf16 that a target needs": (
+        'precisions = ["fp32", "fp16"]',
+        'precisions = ["fp32", "bf16"]',
+        "[build.targets.gpu] asks for bf16: add bf16 = true to [calibrate]",
+    ),
     "targets": ("[build.targets.cpu]", "[build.target.cpu]", "[build] 'target' is no key; did you mean 'targets'?"),
     "target": (
         "compute_capabilities",
@@ -355,7 +360,7 @@ MISTAKES = {
         '["fp32", "int8"]',
         '["fp32", "int4"]',
         "[build] targets.cpu.precisions: precision 'int4' is unknown; did you mean 'int8'? "
-        "choose from fp16, fp32, fp8, int8, int8+fp16, tf32",
+        "choose from bf16, fp16, fp32, fp8, int8, int8+fp16, tf32",
     ),
     "a precision twice": (
         '["fp32", "int8"]',

@@ -86,7 +86,7 @@ def test_a_builder_error_says_what_the_builder_said_and_what_to_change(tmp_path:
 def test_an_unknown_precision_is_refused_with_the_choice(tmp_path: Path) -> None:
     graph = written(tmp_path, PLAIN, weights())
     assert refused(graph, tmp_path, "fp4") == (
-        "precision 'fp4' is unknown; choose from fp32, tf32, fp16, int8, int8+fp16, fp8"
+        "precision 'fp4' is unknown; choose from fp32, tf32, fp16, bf16, int8, int8+fp16, fp8"
     )
 
 

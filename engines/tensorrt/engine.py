@@ -35,7 +35,7 @@ from engines.tensorrt.layers import UnreadableLayers
 from engines.tensorrt.loading import load_plan
 from engines.tensorrt.module import RuntimeModule, count_dla_cores, known_compute_capabilities
 from engines.tensorrt.range_table import RangeTable
-from engines.tensorrt.refusals import multiplies_fp8, what_rtx_refuses, what_tensorrt_refuses
+from engines.tensorrt.refusals import computes_bfloat16, multiplies_fp8, what_rtx_refuses, what_tensorrt_refuses
 from engines.tensorrt.session import open_session
 
 
@@ -156,6 +156,11 @@ class TensorRT(TensorRTEngine):
         if "fp8" in target.precisions and here is not None and not multiplies_fp8(here):
             return (
                 f"the GPU here has compute capability {here}, and FP8 begins with 8.9; take 'fp8' out of its precisions"
+            )
+        if "bf16" in target.precisions and here is not None and not computes_bfloat16(here):
+            return (
+                f"the GPU here has compute capability {here}, and BF16 begins with 8.0; "
+                "take 'bf16' out of its precisions"
             )
         others = [capability for capability in target.compute_capabilities if capability != here]
         if not others:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from engines.base import INT8_PRECISIONS, Target
 
 TURING = "7.5"
+_BF16_CAPABILITY = (8, 0)  # Ampere: the first GPUs that multiply BF16
 _FP8_CAPABILITY = (8, 9)  # Ada: the first GPUs that multiply FP8
 
 _RTX_OPTIONS = {
@@ -30,6 +31,11 @@ def multiplies_fp8(compute_capability: str) -> bool:
     return tuple(map(int, compute_capability.split("."))) >= _FP8_CAPABILITY
 
 
+def computes_bfloat16(compute_capability: str) -> bool:
+    """Whether such a GPU has BF16 products."""
+    return tuple(map(int, compute_capability.split("."))) >= _BF16_CAPABILITY
+
+
 def what_rtx_refuses(target: Target) -> str | None:
     """Of TensorRT-RTX, whatever its version: measured with 1.7, see its support matrix."""
     for option in target.builder.asked():
@@ -44,7 +50,7 @@ def what_rtx_refuses(target: Target) -> str | None:
                 )
     if any(map(target.takes_ranges, target.precisions)):
         return f"TensorRT-RTX takes no ranges beside a graph; {_QDQ_INSTEAD}"
-    return _fp8_refused(target)
+    return _fp8_refused(target) or _bf16_refused(target)
 
 
 def what_tensorrt_refuses(target: Target, version: str | None) -> str | None:
@@ -52,6 +58,8 @@ def what_tensorrt_refuses(target: Target, version: str | None) -> str | None:
     options = target.builder
     if options.reproducible and options.timing_cache is None:
         return "reproducible takes every tactic from a timing cache: name its file with timing_cache"
+    if (refused := _bf16_refused(target)) is not None:
+        return refused
     if options.gpu_fallback and options.dla_core is None:
         return "gpu_fallback is for layers that a DLA cannot run: name the DLA with dla_core, or take it out"
     number = () if version is None else tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
@@ -89,3 +97,13 @@ def _fp8_refused(target: Target) -> str | None:
         return None
     asked = f"compute capability {', '.join(older)} has" if older else "a portable engine would run on GPUs that have"
     return f"{asked} no FP8, which begins with 8.9; name newer ones in compute_capabilities, or take 'fp8' out"
+
+
+def _bf16_refused(target: Target) -> str | None:
+    older = [each for each in target.compute_capabilities if not computes_bfloat16(each)]
+    if "bf16" not in target.precisions or not older:
+        return None
+    return (
+        f"compute capability {', '.join(older)} has no BF16, which begins with 8.0; take 'bf16' out of its precisions, "
+        f"or {older[0]} out of its compute_capabilities"
+    )

@@ -124,6 +124,7 @@ def _quantize(
             metavar="X.Y.Z", help="Write a calibration cache for this TensorRT, 8.x to 10.x; may be repeated."
         ),
     ] = None,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Write the graph in BF16 too, in opset 22 or newer.")] = False,
     explain: Annotated[
         bool,
         typer.Option("--explain", help="Print per node whether it is quantized and why; without --data, only that."),
@@ -150,7 +151,7 @@ def _quantize(
     if source == "--sketches":
         from pipeline.commands.quantize_sketches import SketchesRequest, quantize_sketches
 
-        merged = SketchesRequest(model, tuple(sketches or ()), families, method, out, versions, weights)
+        merged = SketchesRequest(model, tuple(sketches or ()), families, method, out, versions, weights, bf16)
         finished(lambda _: quantize_sketches(merged), as_json)
     if cache is not None:
         from pipeline.commands.quantize_cache import CacheRequest, quantize_cache
@@ -185,6 +186,7 @@ def _quantize(
             labels=labels,
             images=images,
             channel_extremes=channel_extremes,
+            bf16=bf16,
         )
         return quantize(request, progress_of(quiet), cancellation)
 

@@ -19,7 +19,7 @@ def _build(
         str, typer.Option(help="A runtime (onnxruntime, tensorrt-rtx, tensorrt) or a device of edgestill targets.")
     ],
     precision: Annotated[
-        str, typer.Option(help="What the graph is: fp32, tf32, fp16, int8, int8+fp16 or fp8.")
+        str, typer.Option(help="What the graph is: fp32, tf32, fp16, bf16, int8, int8+fp16 or fp8.")
     ] = "fp32",
     compute_capability: Annotated[
         list[str] | None, typer.Option(help="Such as 8.6; may be repeated; none: portable.")

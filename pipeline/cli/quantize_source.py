@@ -11,7 +11,7 @@ Source = Literal["--data", "--sketches", "--cache", "--explain"]
 
 _ALWAYS: Final = frozenset({"model", "family", "as_json", "quiet"})
 _USES: Final[dict[Source, frozenset[str]]] = {
-    "--sketches": frozenset({"sketches", "method", "weights", "out", "tensorrt_version"}),
+    "--sketches": frozenset({"sketches", "method", "weights", "out", "tensorrt_version", "bf16"}),
     "--cache": frozenset({"cache", "out", "tensorrt_version", "explain"}),
     "--explain": frozenset({"explain"}),
 }

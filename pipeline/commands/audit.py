@@ -86,7 +86,13 @@ def _show(console: Console, engine: Path, record: Mapping[str, Any]) -> None:
 
 
 def _counts(audit: Audit, precision: str) -> str:
-    kinds = {"INT8": audit.int8, "FP8": audit.float8, "FP16": audit.float16, "FP32": audit.float32}
+    kinds = {
+        "INT8": audit.int8,
+        "FP8": audit.float8,
+        "FP16": audit.float16,
+        "BF16": audit.bfloat16,
+        "FP32": audit.float32,
+    }
     products = ", ".join(f"{count} in {name}" for name, count in kinds.items() if count)
     share = f" ({audit.quantized_share:.2%} of multiply-adds quantized)" if precision in QUANTIZED_PRECISIONS else ""
     return (

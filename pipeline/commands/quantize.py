@@ -71,6 +71,8 @@ class QuantizeRequest:
     images: str = "all"
     """How many of the data: all, auto or a number."""
     channel_extremes: bool = False
+    bf16: bool = False
+    """Whether bf16.onnx is written too."""
 
     @property
     def destination(self) -> Destination:
@@ -88,6 +90,7 @@ class QuantizeRequest:
             checked_repair(self.repair),
             images_from_text(self.images),
             self.channel_extremes,
+            self.bf16,
         )
 
 

@@ -38,6 +38,7 @@ class SketchesRequest:
     out: Path | None
     cache_versions: tuple[str, ...] = ()
     weights: str = "max"
+    bf16: bool = False
 
 
 def quantize_sketches(request: SketchesRequest) -> Outcome:
@@ -49,6 +50,7 @@ def quantize_sketches(request: SketchesRequest) -> Outcome:
             cache_versions=checked_cache_versions(request.cache_versions),
             repair=(),
             weights=checked_weights(request.weights),
+            bf16=request.bf16,
         )
     except ValueError as error:
         raise RecipeError(str(error)) from error

@@ -73,6 +73,8 @@ class Calibrate(Stage):
     tensorrt_cache: Annotated[tuple[str, ...], AfterValidator(checked_cache_versions)] = ()
     """Versions of TensorRT 8.x to 10.x, such as 10.3.0, that get a calibration cache."""
 
+    bf16: bool = False
+    """Whether bf16.onnx is written, for targets that ask for it."""
     sensitivity: Sensitivity = "local"
     """How closely the report looks at each layer."""
     budget: Budget | None = None
@@ -122,6 +124,7 @@ class Calibrate(Stage):
             self.repair,
             "auto" if self.images == "auto" else "all",
             self.channel_extremes,
+            self.bf16,
         )
         result = quantized(
             inputs[Graph].model,
