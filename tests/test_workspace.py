@@ -116,10 +116,10 @@ def test_what_was_changed_is_named_by_status(recipe: Path, workspace: Path) -> N
     found = status(load_recipe(str(recipe)), Workspace(workspace))
     assert [(each.state, each.why) for each in found[3:6]] == [
         ("fresh", ()),
-        ("stale", ("settings.method: entropy -> minmax",)),
+        ("stale", ("settings.method: percentile:99.999 -> minmax",)),
         ("unknown", ("calibrate comes first",)),
     ]
-    with pytest.raises(RecipeError, match=r"stage calibrate is stale \(settings.method: entropy -> minmax\)"):
+    with pytest.raises(RecipeError, match=r"stage calibrate is stale \(settings.method: percentile:99.999 -> minmax\)"):
         verified_artifacts(load_recipe(str(recipe)), Workspace(workspace))
 
 
