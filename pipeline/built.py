@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from engines.base import Target
 from pipeline.artifact import Engines
+from pipeline.engine_parity import EngineParity
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class BuiltRecord:
     file: str | None = None
     bytes: int | None = None
     sha256: str | None = None
+    parity: EngineParity | None = None
+    """Of its answers with its graph's; None where it was not built."""
 
     @property
     def name(self) -> str:
@@ -50,4 +53,5 @@ def _record(entry: dict[str, Any]) -> BuiltRecord:
         file=entry.get("file"),
         bytes=entry.get("bytes"),
         sha256=entry.get("sha256"),
+        parity=EngineParity(**entry["parity"]) if "parity" in entry else None,
     )

@@ -161,6 +161,12 @@ class Dataset:
             self._read[index] = True
         return {name: array[picked] for name, array in self._inputs.items()}
 
+    def normalized(self, images: Mapping[str, NDArray[np.uint8]]) -> dict[str, NDArray[Any]]:
+        """What the network takes for images that `bytes_of` gave."""
+        if self.preprocess is None:
+            raise DataRejected("only images are normalized")
+        return {name: np.stack([self.preprocess.normalized_bytes(each) for each in images[name]]) for name in images}
+
     def bytes_of(self, indices: Sequence[int] | NDArray[np.int64]) -> dict[str, NDArray[np.uint8]]:
         """Images as an engine of uint8-nhwc input takes them: (len(indices), height, width, channels).
 

@@ -54,10 +54,11 @@ def write_evidence(
     device: Device,
     audit: Mapping[str, Any],
     takes: Mapping[str, Any] | None = None,
+    parity: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes `<engine>.manifest.json`; nothing in it differs between two builds of the same bytes on one machine."""
     to = built.file.with_name(built.file.name + SUFFIX)
-    atomic.write_json(to, statement(built, precision, target, origin, device, audit, takes))
+    atomic.write_json(to, statement(built, precision, target, origin, device, audit, takes, parity))
     return to
 
 
@@ -69,8 +70,12 @@ def statement(
     device: Device,
     audit: Mapping[str, Any],
     takes: Mapping[str, Any] | None = None,
+    parity: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The document, whose subject is the engine; `takes` says what it takes where that is not what the graph does."""
+    """The document, whose subject is the engine.
+
+    `takes` says what it takes where that is not what the graph does, `parity` how it answers beside the graph.
+    """
     # trtexec takes ranges from a calibration cache alone, which has none for what the parser invents.
     has_line = "shapes" in built.settings and not target.takes_ranges(precision)
     line = (
@@ -92,6 +97,7 @@ def statement(
             "settings": dict(built.settings),
             "builder_log": list(built.log),
             "trtexec": line,
+            "parity": parity,
             "audit": {name: audit[name] for name in ("summary", "patterns", "opponent", "layers")},
         },
     }

@@ -60,12 +60,18 @@ class ReferenceSession:
     def __init__(self, graph: Path, threads: int) -> None:
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         import onnxruntime
+        from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as HasNoKernel
 
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.intra_op_num_threads = threads
         options.log_severity_level = 4
-        self._session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+        try:
+            self._session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+        except HasNoKernel as error:
+            raise NotAcceptable(
+                f"{graph.name}: onnxruntime's CPU has no kernel for an operator of it: {error}"
+            ) from error
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

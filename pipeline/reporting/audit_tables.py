@@ -31,7 +31,7 @@ def _audit_rows(engine: EngineResult) -> Iterator[tuple[Cell, ...]]:
     floats = f"float: {summary.first_names(audit.float_products)}" if quantized and audit.float_products else ""
     bytes_note = _beside_fp16(audit.activation_bytes, audit.fp16_activation_bytes)
     yield (
-        Cell(formats.engine(engine), note=engine.runtime),
+        Cell(formats.engine(engine), note="; ".join(each for each in (engine.runtime, engine.parity) if each)),
         Cell(summary.audit_sentence(engine.precision, audit), note="; ".join(part for part in (share, floats) if part)),
         Cell(formats.bytes_(engine.bytes)),
         Cell(str(audit.kernels), note=_beside_fp16(audit.kernels, audit.fp16_kernels)),

@@ -132,6 +132,8 @@ class EngineResult(_Result):
     file: str | None = None
     bytes: Count | None = None
     sha256: str | None = None
+    parity: str = ""
+    """How its answers stand beside its graph's, in words; empty where it does not run here."""
     audit: AuditSummary | None = None
     accuracy: Estimate | None = None
     accuracy_ratio_to_fp32: Estimate | None = None

@@ -23,6 +23,7 @@ from pipeline.data import open_dataset, read_interface
 from pipeline.errors import EdgestillError, MachineLacks, NotAcceptable, RecipeError
 from pipeline.evidence import Origin, device_here, write_evidence
 from pipeline.fleet import TargetBuilt, built_fleet, graph_of, images_of, ranges_of
+from pipeline.fleet_parity import compared
 from pipeline.manifest import LOG, MANIFEST, read_manifest
 from pipeline.names import Name
 from pipeline.stage import Stage
@@ -51,7 +52,7 @@ class Build(Stage):
     """`[build]`."""
 
     name: ClassVar[str] = "build"
-    version: ClassVar[int] = 10
+    version: ClassVar[int] = 11
     needs: ClassVar[tuple[type[Artifact], ...]] = (Splits, Teacher, Student, Graph, Graphs)
     makes: ClassVar[type[Artifact]] = Engines
     tools: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "tensorrt", "tensorrt_rtx")
@@ -130,7 +131,8 @@ class Build(Stage):
         targets = [settings.target(name, context.threads) for name, settings in self.targets.items()]
         able = [each for each in targets if lacks[each.name] is None]
         limit = None if self.memory_limit_mb is None else self.memory_limit_mb << 20
-        built = {each.target.name: each for each in built_fleet(inputs, able, target, context, limit)}
+        beside_graphs = compared(built_fleet(inputs, able, target, context, limit), inputs, context)
+        built = {each.target.name: each for each in beside_graphs.fleet}
         records: list[dict[str, Any]] = []
         audits: dict[str, Any] = {}
         for each in targets:
@@ -144,10 +146,12 @@ class Build(Stage):
                     failed = not each.optional and precision not in found.slower
                     records.append(_record(each, precision, "not_built", str(engine), failed=failed))
                     continue
-                records.append({**_record(each, precision, "built"), **engine_record(engine, target)})
+                parity = beside_graphs.parity[each.name, precision].to_json()
+                record = {**_record(each, precision, "built"), **engine_record(engine, target), "parity": parity}
+                records.append(record)
                 audits[f"{each.name}/{precision}"] = audit = audit_record(engine, precision, each, found.opponent)
                 origin, takes = _origin(inputs, each, precision), _takes(inputs, each)
-                write_evidence(engine, precision, each, origin, device, audit, takes)
+                write_evidence(engine, precision, each, origin, device, audit, takes, parity)
         self._require_acceptable(built.values(), records)
         atomic.write_json(target / ENGINES_FILE, records)
         atomic.write_json(target / AUDIT_FILE, audits)

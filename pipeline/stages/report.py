@@ -188,6 +188,7 @@ def _engines(artifact: Engines, measured: Mapping[str, Any]) -> Iterator[EngineR
             file=record.file,
             bytes=record.bytes,
             sha256=record.sha256,
+            parity="" if record.parity is None or record.parity.state == "not_run" else record.parity.sentence(),
             audit=_audit(record, audits),
             accuracy=None if accuracy is None else Estimate(**accuracy),
             accuracy_ratio_to_fp32=_estimate(measured["accuracy_ratio_to_fp32"].get(record.name)),

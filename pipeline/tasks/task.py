@@ -84,6 +84,25 @@ class Task(ABC):
     def chance(self, labels: NDArray[Any], classes: int) -> float:
         """The metric of the best answer that does not look at the input."""
 
+    def same_decisions(self, found: Arrays, wanted: Arrays) -> NDArray[np.bool_]:
+        """(decisions,): whether each decision that follows from outputs is that of the others; empty without any.
+
+        What is not finite decides nothing, so it is the same as nothing. A task whose decisions are no classes writes
+        its own.
+        """
+        if not self.has_logits:
+            return np.zeros(0, np.bool_)
+        rows, others = (self._rows_of(outputs) for outputs in (found, wanted))
+        whole = np.isfinite(rows).all(axis=1) & np.isfinite(others).all(axis=1)
+        same: NDArray[np.bool_] = whole & (rows.argmax(axis=1) == others.argmax(axis=1))
+        return same
+
+    def _rows_of(self, outputs: Arrays) -> NDArray[np.float32]:
+        from torch import from_numpy
+
+        rows = self.logit_rows({name: from_numpy(np.ascontiguousarray(outputs[name])) for name in self.outputs})
+        return rows.float().numpy()
+
     def logit_rows(self, outputs: Outputs) -> Tensor:
         """(rows, classes): one row for each decision, as `label_rows` counts them; only where `has_logits`."""
         raise NotImplementedError(f"{self.name} has no logits")

@@ -1,0 +1,193 @@
+"""Whether an engine that runs here answers as the graph that it was built from does, on real samples.
+
+The graph is run by onnxruntime without optimization. A runtime fuses Q/DQ pairs into integer kernels and rounds
+elsewhere, so quantized and half-precision engines differ from it by a little, rightly. What is asked for:
+
+- FP32: each value within 1e-3 of the largest magnitude of its output;
+- every other precision: 20 dB of signal to noise at each output, a tenth of the signal's magnitude;
+- every precision: 99 % of the task's decisions (classes, pixels, labels) the same; one may always differ.
+
+INT8 from ranges has no graph of its own but the FP32 one: what is lost against it is recorded, and not judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines import ENGINES
+from engines.base import BuiltEngine, EngineError, Target
+from pipeline.errors import NotAcceptable
+from pipeline.evaluation import finite_db
+from pipeline.parity import ReferenceSession
+from pipeline.tasks.task import Task
+
+Arrays = Mapping[str, NDArray[Any]]
+Pair = tuple[Arrays, Arrays]
+"""The same samples as the engine takes them, and as the graph does."""
+
+SAMPLES = 32
+BATCH_SIZE = 8
+FLOAT32_TOLERANCE = 1e-3
+LEAST_SQNR_DB = 20.0
+LEAST_AGREEMENT = 0.99
+
+
+@dataclass(frozen=True)
+class EngineParity:
+    """What the comparison found, or why there was none."""
+
+    state: Literal["same", "differs", "recorded", "not_run"]
+    reason: str = ""
+    """What differs, or why it was not run, or not judged."""
+    samples: int = 0
+    max_abs_error: float | None = None
+    sqnr_db: float | None = None
+    """Of the output that differs most."""
+    decisions: int = 0
+    agreement: float | None = None
+    """Share of the decisions that are the same; None where the outputs hold none."""
+
+    def to_json(self) -> dict[str, Any]:
+        """A document for `json.dumps`."""
+        return asdict(self)
+
+    def sentence(self) -> str:
+        """For a log and a report."""
+        if self.state == "not_run":
+            return f"answers not compared with its graph's: {self.reason}"
+        if not self.samples:
+            return f"answers beside its graph's: none; {self.reason}"
+        agreed = "" if self.agreement is None else f"{self.agreement:.2%} of {self.decisions} decisions the same, "
+        said = f"{agreed}largest difference {self.max_abs_error:.2g} ({self.sqnr_db:.0f} dB) on {self.samples} samples"
+        return f"answers beside its graph's: {said}" + (f"; {self.reason}" if self.reason else "")
+
+
+def not_run(target: Target) -> EngineParity | None:
+    """Why an engine of the target is not run here; None where it is."""
+    why = ENGINES[target.runtime].why_not_run(target)
+    return None if why is None else EngineParity("not_run", f"not run here: {why}")
+
+
+def parity_of(
+    engine: BuiltEngine,
+    precision: str,
+    target: Target,
+    reference: ReferenceSession,
+    pairs: Callable[[int], Iterable[tuple[int, Pair]]],
+    task: Task | None,
+) -> EngineParity:
+    """The comparison; `pairs` gives batches of a size that the engine takes, each with how many samples of it count.
+
+    Raises EngineError where the engine does not run, NotAcceptable where onnxruntime does not run the graph.
+    """
+    compared = _Compared(task)
+    with ENGINES[target.runtime].open(engine.file, engine.sha256, target) as session:
+        for count, (taken, given) in pairs(_batch_size(target)):
+            wanted, found = reference.run(given), session.run(taken)
+            compared.add({name: wanted[name][:count] for name in wanted}, found, count)
+    return compared.judged(precision, target)
+
+
+def tried(parity: Callable[[], EngineParity]) -> EngineParity:
+    """A comparison, in which an engine that does not run differs, and a graph that does not compares with nothing."""
+    try:
+        return parity()
+    except NotAcceptable as error:
+        return EngineParity("not_run", f"there is nothing to compare with: {error}")
+    except EngineError as error:
+        return EngineParity("differs", f"it was built, and does not run here: {error}")
+
+
+def _batch_size(target: Target) -> int:
+    """That the first profile takes; a CPU takes any."""
+    if not ENGINES[target.runtime].for_gpu:
+        return BATCH_SIZE
+    return max(min(BATCH_SIZE, target.batch.max), target.batch.min)
+
+
+class _Compared:
+    """Outputs of the engine and of the graph so far."""
+
+    def __init__(self, task: Task | None) -> None:
+        self._task = task
+        self._samples = 0
+        self._wanted: dict[str, list[NDArray[Any]]] = {}
+        self._found: dict[str, list[NDArray[Any]]] = {}
+
+    def add(self, wanted: Arrays, found: Arrays, count: int) -> None:
+        self._samples += count
+        for name, array in wanted.items():
+            self._wanted.setdefault(name, []).append(array)
+            self._found.setdefault(name, []).append(np.asarray(found[name])[:count])
+
+    def judged(self, precision: str, target: Target) -> EngineParity:
+        if not self._samples:
+            return EngineParity("not_run", "there are no samples to compare on")
+        wanted = {name: np.concatenate(parts) for name, parts in self._wanted.items()}
+        found = {name: np.concatenate(parts) for name, parts in self._found.items()}
+        same = np.zeros(0, np.bool_) if self._task is None else self._task.same_decisions(found, wanted)
+        errors = {name: _error(wanted[name], found[name]) for name in wanted}
+        problem = next(_problems(precision, errors, same), None)
+        recorded = target.takes_ranges(precision)
+        return EngineParity(
+            state="recorded" if recorded else "same" if problem is None else "differs",
+            reason="its INT8 is in no graph, so this is what INT8 costs" if recorded else problem or "",
+            samples=self._samples,
+            max_abs_error=max((each.largest for each in errors.values()), default=0.0),
+            sqnr_db=min((each.sqnr_db for each in errors.values()), default=finite_db(np.inf)),
+            decisions=len(same),
+            agreement=float(same.mean()) if len(same) else None,
+        )
+
+
+@dataclass(frozen=True)
+class _Error:
+    """Of one output."""
+
+    largest: float
+    magnitude: float
+    """The largest that was wanted."""
+    sqnr_db: float
+
+
+def _error(wanted: NDArray[Any], found: NDArray[Any]) -> _Error:
+    from calibration.quality import decibels
+
+    signal, answer = wanted.astype(np.float64), found.astype(np.float64)
+    # What both answer alike, NaN and infinite values among it, is no error.
+    alike = (signal == answer) | (np.isnan(signal) & np.isnan(answer))
+    with np.errstate(invalid="ignore"):
+        gap = np.where(alike, 0.0, np.abs(answer - signal))
+    gap = np.nan_to_num(gap, nan=float(np.finfo(np.float32).max), posinf=float(np.finfo(np.float32).max))
+    finite = signal[np.isfinite(signal)]
+    noise = float((gap**2).sum())
+    return _Error(
+        float(gap.max(initial=0.0)),
+        float(np.abs(finite).max(initial=0.0)),
+        finite_db(decibels(float((finite**2).sum()), noise)),
+    )
+
+
+def _problems(precision: str, errors: Mapping[str, _Error], same: NDArray[np.bool_]) -> Iterator[str]:
+    for name, error in errors.items():
+        if precision == "fp32" and error.largest > FLOAT32_TOLERANCE * error.magnitude:
+            yield (
+                f"output '{name}' differs by {error.largest:.3g} where its graph's reaches {error.magnitude:.3g}; "
+                f"FP32 may differ by {FLOAT32_TOLERANCE:g} of that"
+            )
+        if precision != "fp32" and error.sqnr_db < LEAST_SQNR_DB:
+            yield (
+                f"output '{name}' has {error.sqnr_db:.1f} dB of signal to noise beside its graph's, "
+                f"{LEAST_SQNR_DB:.0f} dB are asked for"
+            )
+    different = int(np.count_nonzero(~same))
+    if different > max(1, int((1 - LEAST_AGREEMENT) * len(same))):
+        yield (
+            f"{different} of {len(same)} decisions are not its graph's; {LEAST_AGREEMENT:.0%} must be, "
+            "and one may always differ"
+        )
