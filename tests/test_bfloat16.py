@@ -17,6 +17,8 @@ from test_float16_rest import run, sqnr_db
 
 from calibration.bfloat16 import bfloat16_from_float32
 from calibration.errors import GraphRefused
+from calibration.float16 import in_16_bits
+from calibration.float_types import BFLOAT16, HALF, FloatType
 from calibration.prepare import opset_of, prepared
 from engines import ENGINES
 from engines.audit import summarize
@@ -109,6 +111,28 @@ def test_tensorrt_computes_every_product_in_bfloat16(tmp_path: Path, network: st
     target = Target("rtx", "tensorrt-rtx", ("bf16",), (capability,), AxisProfile(1, 2, 4))
     audit = summarize(RTX.build(tmp_path / "bf16.onnx", "bf16", target, tmp_path / "e.plan").layers)
     assert audit.bfloat16 == audit.other == audit.products > 0
+
+
+def products_alone(opset: int) -> ModelProto:
+    """Of operators that take bfloat16 from opset 13 on."""
+    net = NetworkBuilder()
+    x = net.node("Relu", net.node("MatMul", "tokens", net.weight(net.normal(32, 64))))
+    net.node("MatMul", x, net.weight(net.normal(64, 16)), output="y")
+    return net.model({"tokens": ["batch", 16, 32]}, {"y": ["batch", 16, 16]}, opset)
+
+
+@needs_tensorrt_rtx
+@pytest.mark.parametrize("opset", [13, 15, 17])
+@pytest.mark.parametrize(("precision", "to"), [("fp16", HALF), ("bf16", BFLOAT16)])
+def test_graphs_of_older_opsets_build_in_the_type_that_they_say(
+    tmp_path: Path, opset: int, precision: str, to: FloatType
+) -> None:
+    graph = in_16_bits(prepared(products_alone(opset)), {}, to)
+    assert opset_of(graph) == opset
+    onnx.save(graph, tmp_path / "old.onnx")
+    target = Target("rtx", "tensorrt-rtx", (precision,), batch=AxisProfile(1, 2, 4))
+    audit = summarize(RTX.build(tmp_path / "old.onnx", precision, target, tmp_path / "e.plan").layers)
+    assert {"fp16": audit.float16, "bf16": audit.bfloat16}[precision] == audit.products == 2
 
 
 @pytest.fixture
