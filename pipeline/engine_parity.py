@@ -12,7 +12,7 @@ INT8 from ranges has no graph of its own but the FP32 one: what is lost against 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from engines import ENGINES
 from engines.base import BuiltEngine, EngineError, Target
 from pipeline.errors import NotAcceptable
-from pipeline.evaluation import finite_db
+from pipeline.evaluation import MOST_DB, finite_db
 from pipeline.parity import ReferenceSession
 from pipeline.tasks.task import Task
 
@@ -116,22 +116,23 @@ class _Compared:
     def __init__(self, task: Task | None) -> None:
         self._task = task
         self._samples = 0
-        self._wanted: dict[str, list[NDArray[Any]]] = {}
-        self._found: dict[str, list[NDArray[Any]]] = {}
+        self._outputs: dict[str, list[tuple[NDArray[Any], NDArray[Any]]]] = {}
+        self._same: list[NDArray[np.bool_]] = []
 
     def add(self, wanted: Arrays, found: Arrays, count: int) -> None:
         self._samples += count
+        cut = {name: np.asarray(found[name])[:count] for name in wanted}
         for name, array in wanted.items():
-            self._wanted.setdefault(name, []).append(array)
-            self._found.setdefault(name, []).append(np.asarray(found[name])[:count])
+            if array.dtype.kind in "fiub":
+                self._outputs.setdefault(name, []).append((array, cut[name]))
+        if self._task is not None and all(cut[name].shape == array.shape for name, array in wanted.items()):
+            self._same.append(self._task.same_decisions(cut, wanted))
 
     def judged(self, precision: str, target: Target) -> EngineParity:
         if not self._samples:
             return EngineParity("not_run", "there are no samples to compare on")
-        wanted = {name: np.concatenate(parts) for name, parts in self._wanted.items()}
-        found = {name: np.concatenate(parts) for name, parts in self._found.items()}
-        same = np.zeros(0, np.bool_) if self._task is None else self._task.same_decisions(found, wanted)
-        errors = {name: _error(wanted[name], found[name]) for name in wanted}
+        same = np.concatenate(self._same) if self._same else np.zeros(0, np.bool_)
+        errors = {name: _error(pairs) for name, pairs in self._outputs.items()}
         problem = next(_problems(precision, errors, same), None)
         recorded = target.takes_ranges(precision)
         return EngineParity(
@@ -139,7 +140,7 @@ class _Compared:
             reason="its INT8 is in no graph, so this is what INT8 costs" if recorded else problem or "",
             samples=self._samples,
             max_abs_error=max((each.largest for each in errors.values()), default=0.0),
-            sqnr_db=min((each.sqnr_db for each in errors.values()), default=finite_db(np.inf)),
+            sqnr_db=min((each.sqnr_db for each in errors.values()), default=MOST_DB),
             decisions=len(same),
             agreement=float(same.mean()) if len(same) else None,
         )
@@ -155,21 +156,25 @@ class _Error:
     sqnr_db: float
 
 
-def _error(wanted: NDArray[Any], found: NDArray[Any]) -> _Error:
+_FAR = float(np.finfo(np.float32).max)
+
+
+def _error(pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> _Error:
+    """Of (wanted, found); another shape, and NaN or infinity where the other has none, are as far as can be said."""
     from calibration.quality import decibels
 
-    signal, answer = wanted.astype(np.float64), found.astype(np.float64)
-    # What both answer alike, NaN and infinite values among it, is no error.
+    if any(wanted.shape != found.shape for wanted, found in pairs):
+        return _Error(_FAR, 0.0, -MOST_DB)
+    signal, answer = (np.concatenate([np.ravel(pair[at]) for pair in pairs]).astype(np.float64) for at in (0, 1))
     alike = (signal == answer) | (np.isnan(signal) & np.isnan(answer))
     with np.errstate(invalid="ignore"):
         gap = np.where(alike, 0.0, np.abs(answer - signal))
-    gap = np.nan_to_num(gap, nan=float(np.finfo(np.float32).max), posinf=float(np.finfo(np.float32).max))
+    gap = np.nan_to_num(gap, nan=_FAR, posinf=_FAR)
     finite = signal[np.isfinite(signal)]
-    noise = float((gap**2).sum())
     return _Error(
         float(gap.max(initial=0.0)),
         float(np.abs(finite).max(initial=0.0)),
-        finite_db(decibels(float((finite**2).sum()), noise)),
+        finite_db(decibels(float((finite**2).sum()), float((gap**2).sum()))),
     )
 
 

@@ -60,6 +60,7 @@ class ReferenceSession:
     def __init__(self, graph: Path, threads: int) -> None:
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         import onnxruntime
+        from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph
         from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as HasNoKernel
 
         options = onnxruntime.SessionOptions()
@@ -68,10 +69,8 @@ class ReferenceSession:
         options.log_severity_level = 4
         try:
             self._session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-        except HasNoKernel as error:
-            raise NotAcceptable(
-                f"{graph.name}: onnxruntime's CPU has no kernel for an operator of it: {error}"
-            ) from error
+        except (HasNoKernel, Fail, InvalidGraph) as error:
+            raise NotAcceptable(f"{graph.name}: onnxruntime does not run it on a CPU: {error}") from error
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -198,6 +198,7 @@ def test_the_command_builds_an_engine_of_bytes_and_its_manifest_says_what_it_tak
         "crop": [8, 8],
         "folded": {"scale": 0.5, "mean": [1.0], "std": [2.0]},
     }
+    assert predicate["parity"]["state"] == "same"
     target = Target.from_json(predicate["target"])
     with ENGINES["onnxruntime"].open(tmp_path / "e.onnx", json.loads(outcome.stdout)["sha256"], target) as session:
         assert session.inputs == (TensorInfo("x", "uint8", (-1, 8, 8, 16)),)

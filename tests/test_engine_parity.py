@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,18 +13,20 @@ import onnx.parser
 import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from small_training import CLASSES, arrays, context_in, save_npz, splits_in
+from small_training import CLASSES, arrays, context_in, invoke, save_npz, splits_in
 
 from engines import ENGINES
 from engines.base import UINT8_NHWC, BuiltEngine, Target
+from engines.onnxruntime import OnnxRuntime
 from pipeline.artifact import Artifacts, Graph
 from pipeline.building import Wanted, built_engine
 from pipeline.cancellation import Cancellation
-from pipeline.engine_parity import EngineParity, _Error, _problems, not_run
+from pipeline.engine_parity import EngineParity, _Error, _error, _problems, not_run
 from pipeline.errors import NotAcceptable
 from pipeline.fleet import TargetBuilt, images_of
 from pipeline.fleet_parity import Compared, compared
 from pipeline.progress import QuietProgress
+from pipeline.random_parity import random_parity
 from pipeline.tasks import TASKS
 
 CPU = Target("cpu", "onnxruntime")
@@ -106,7 +109,7 @@ def test_a_graph_that_onnxruntime_has_no_kernel_for_compares_with_nothing(tmp_pa
     found = compare_one(tmp_path, CPU, engine, inputs)
     parity = found.parity["cpu", "fp32"]
     assert parity.state == "not_run"
-    assert "there is nothing to compare with: model.onnx: onnxruntime's CPU has no kernel" in parity.reason
+    assert "there is nothing to compare with: model.onnx: onnxruntime does not run it on a CPU: " in parity.reason
     assert found.fleet[0].engines["fp32"] is engine
 
 
@@ -119,6 +122,48 @@ def test_an_engine_that_cannot_run_here_says_why() -> None:
     assert found is not None
     assert found.reason == f"not run here: {ENGINES['tensorrt-rtx'].why_not_run(target)}"
     assert found.sentence() == f"answers not compared with its graph's: {found.reason}"
+
+
+def test_another_shape_and_what_is_not_finite_are_far_away() -> None:
+    ones = np.ones((2, 3), np.float32)
+    for other in (ones[:1], np.full_like(ones, np.nan), np.full_like(ones, np.inf)):
+        assert _error([(ones, other)]).sqnr_db < -100
+    assert _error([(np.full_like(ones, np.nan), np.full_like(ones, np.nan))]).largest == 0
+
+
+def test_an_onnx_file_is_compared_on_random_inputs_and_only_fp32_is_judged(tmp_path: Path) -> None:
+    graph, other = graph_in(tmp_path / "a", weights()), graph_in(tmp_path / "b", weights() * np.float32(2))
+    wanted = Wanted("fp32", other, tmp_path / "e.onnx")
+    engine = built_engine(ENGINES["onnxruntime"], wanted, CPU, QuietProgress(), Cancellation())
+    assert random_parity(engine, "fp32", CPU, other, None).state == "same"
+    assert random_parity(engine, "fp32", CPU, graph, None).state == "differs"
+    recorded = random_parity(engine, "int8", CPU, graph, None)
+    assert recorded.state == "recorded"
+    assert "random inputs judge FP32 alone, and output 'logits' has 0.0 dB" in recorded.reason
+
+
+def test_the_command_writes_no_engine_that_answers_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, other = graph_in(tmp_path / "a", weights()), graph_in(tmp_path / "b", weights() * np.float32(2))
+    kernel = OnnxRuntime.build
+
+    def wrong(self: OnnxRuntime, _: Path, *asked: Any) -> BuiltEngine:
+        return kernel(self, other, *asked)
+
+    monkeypatch.setattr(OnnxRuntime, "build", wrong)
+    outcome = invoke("build", graph, "--target", "cpu", "--out", tmp_path / "e.onnx")
+    assert outcome.exit_code == 1
+    assert "on random inputs the engine does not answer as the graph does: output 'logits' differs by" in outcome.stderr
+    assert not (tmp_path / "e.onnx").exists()
+
+
+def test_a_graph_of_open_axes_has_nothing_random_to_be_compared_on(tmp_path: Path) -> None:
+    text = '<ir_version: 10, opset_import: ["" : 18]> g (float[N,L] x) => (float[N,L] y) { y = Neg(x) }'
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "model.onnx")
+    wanted = Wanted("fp32", tmp_path / "model.onnx", tmp_path / "e.onnx")
+    engine = built_engine(ENGINES["onnxruntime"], wanted, CPU, QuietProgress(), Cancellation())
+    found = random_parity(engine, "fp32", CPU, tmp_path / "model.onnx", None)
+    assert found.state == "not_run"
+    assert "there is nothing to compare on: input 'x' has shape [any, any]" in found.reason
 
 
 @pytest.mark.parametrize(

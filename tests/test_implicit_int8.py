@@ -45,6 +45,7 @@ def jetson(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "why_no_gpu", lambda: None)
     monkeypatch.setattr(cuda, "compute_capability", lambda: "8.7")
     monkeypatch.setattr(TensorRT, "builds_apart", False)
+    monkeypatch.setattr(TensorRT, "why_not_run", lambda *_: "this GPU runs nothing")
 
 
 @pytest.fixture

@@ -20,13 +20,15 @@ from pipeline.building import Wanted, built_engine, engine_line
 from pipeline.calibration_inputs import preprocess_from_json
 from pipeline.camera_input import fed_as_bytes
 from pipeline.cancellation import Cancellation
-from pipeline.errors import MachineLacks, RecipeError
+from pipeline.engine_parity import EngineParity
+from pipeline.errors import MachineLacks, NotAcceptable, RecipeError
 from pipeline.evidence import Origin, device_here, write_evidence
 from pipeline.mistakes import explained
 from pipeline.names import unknown
 from pipeline.outcome import Outcome
 from pipeline.preprocess import Preprocess
 from pipeline.progress import Progress
+from pipeline.random_parity import random_parity
 from pipeline.target_settings import TargetSettings, with_preset
 from pipeline.workspace import disk_errors_explained
 
@@ -83,6 +85,8 @@ def build(request: BuildRequest, progress: Progress, cancellation: Cancellation)
         to.parent.mkdir(parents=True, exist_ok=True)
         wanted = Wanted(request.precision, request.model, to, ranges=request.ranges, preprocess=images)
         built = built_engine(engine, wanted, target, progress, cancellation)
+        parity = random_parity(built, request.precision, target, request.model, images)
+        _require_same(request, built, parity)
         opponent = _opponent(request, images, engine, target, progress, cancellation)
         audit = to.with_name(to.name + AUDIT_SUFFIX)
         record = audit_record(built, request.precision, target, opponent)
@@ -91,7 +95,9 @@ def build(request: BuildRequest, progress: Progress, cancellation: Cancellation)
         ranges = {} if request.ranges is None else {"ranges": sha256_of_file(request.ranges)}
         origin = Origin(request.model.name, {"graph": sha256_of_file(request.model), **ranges})
         takes = None if images is None else fed_as_bytes(request.model, images)
-        evidence = write_evidence(built, request.precision, target, origin, device_here(), record, takes)
+        evidence = write_evidence(
+            built, request.precision, target, origin, device_here(), record, takes, parity.to_json()
+        )
     document = {
         "engine": str(to),
         "bytes": built.bytes,
@@ -102,8 +108,19 @@ def build(request: BuildRequest, progress: Progress, cancellation: Cancellation)
         "audit": record["summary"],
         "patterns": record["patterns"],
         "opponent": record["opponent"],
+        "parity": parity.to_json(),
     }
     return Outcome(document, lambda console: _show(console, request, built, (audit, evidence)))
+
+
+def _require_same(request: BuildRequest, built: BuiltEngine, parity: EngineParity) -> None:
+    if parity.state != "differs":
+        return
+    built.file.unlink()
+    raise NotAcceptable(
+        f"{request.model}: on random inputs the engine does not answer as the graph does: {parity.reason}; what the "
+        "runtime made of it computes something else on this machine: take another version of the runtime"
+    )
 
 
 def _check_files(request: BuildRequest, settings: TargetSettings) -> None:
