@@ -58,7 +58,7 @@ def built_gate(engines: Sequence[EngineResult]) -> Iterator[GateResult]:
         value=len(wanted) - len(failed),
         state="failed",
         subject=", ".join(f"{engine.target} {engine.precision}" for engine in failed),
-        detail="; ".join(dict.fromkeys(engine.reason for engine in failed)),
+        detail="; ".join((*dict.fromkeys(engine.reason for engine in failed), "--force build tries again")),
     )
 
 

@@ -184,5 +184,5 @@ def test_an_engine_that_had_to_be_built_and_was_not_fails_a_gate_of_its_own() ->
     )
     assert list(built_gate([built, lacking])) == []
     [gate] = built_gate([built, lacking, failed])
-    assert (gate.state, gate.subject, gate.detail) == ("failed", "rtx int8", "it aborted")
+    assert (gate.state, gate.subject, gate.detail) == ("failed", "rtx int8", "it aborted; --force build tries again")
     assert (gate.value, gate.limit) == (1, 2)

@@ -19,7 +19,7 @@ from small_training import context_in, dataset_in, invoke, recipe_in, save_npz, 
 from tensorrt_graphs import PLAIN, QUANTIZED, RTX, needs_tensorrt_rtx, quantization, weights, written
 
 from calibration.float16 import in_16_bits
-from calibration.float_types import HALF
+from calibration.float_types import BFLOAT16, HALF, FloatType
 from engines import ENGINES
 from engines.audit import summarize
 from engines.base import UINT8_NHWC, Arrays, AxisProfile, BuiltEngine, Session, Target, TensorInfo
@@ -44,12 +44,12 @@ EACH = Preprocess(layout="hwc", mean=tuple(range(16)), std=tuple(range(1, 17)))
 CAMERA = Target("camera", "onnxruntime", input=UINT8_NHWC)
 
 
-def half(folder: Path) -> Path:
+def half(folder: Path, to: FloatType = HALF) -> Path:
     path = written(folder, PLAIN, weights())
     model = onnx.load(path)
     for index, node in enumerate(model.graph.node):
         node.name = node.name or f"node{index}"
-    onnx.save(in_16_bits(onnx.shape_inference.infer_shapes(model), {}, HALF), path)
+    onnx.save(in_16_bits(onnx.shape_inference.infer_shapes(model), {}, to), path)
     return path
 
 
@@ -82,6 +82,20 @@ def test_the_first_quantization_stays_behind_the_normalization(tmp_path: Path) -
     operators = [node.op_type for node in folded.graph.node]
     assert operators[:6] == ["Cast", "Transpose", "Mul", "Sub", "Div", "QuantizeLinear"]
     assert operators[6:] == [node.op_type for node in onnx.load(graph_of("int8", tmp_path)).graph.node][1:]
+
+
+@pytest.mark.parametrize("is_wrong", [False, True])
+def test_in_front_of_a_graph_that_no_cpu_computes_the_normalization_is_tried_alone(
+    is_wrong: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = half(tmp_path, BFLOAT16)
+    if is_wrong:
+        monkeypatch.setattr(Preprocess, "normalized_bytes", lambda *_: np.zeros((16, 8, 8), np.float32))
+        with pytest.raises(NotAcceptable, match="the normalized image differs by"):
+            with_camera_input(graph, ONE, tmp_path / "folded.onnx")
+        return
+    folded = onnx.load(with_camera_input(graph, ONE, tmp_path / "folded.onnx"))
+    assert folded.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
 
 
 def test_a_height_that_stays_open_is_open_in_the_engine(tmp_path: Path) -> None:
