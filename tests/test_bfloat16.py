@@ -15,7 +15,7 @@ from small_training import invoke
 from tensorrt_graphs import RTX, needs_tensorrt_rtx
 from test_float16_rest import run, sqnr_db
 
-from calibration.bfloat16 import bfloat16_from_float32
+from calibration.bfloat16 import NOT_OF_TENSORRT, bfloat16_from_float32
 from calibration.errors import GraphRefused
 from calibration.float16 import in_16_bits
 from calibration.float_types import BFLOAT16, HALF, FloatType
@@ -92,6 +92,24 @@ def test_an_operator_without_bfloat16_stays_in_float32_between_casts() -> None:
     graph, kept = bfloat16_from_float32(model)
     assert list(kept.values()) == ["Einsum has no bfloat16 in opset 22"]
     assert sqnr_db(run(model, values), run(float32_again(graph), values)) > 30
+
+
+def with_what_tensorrt_lacks() -> ModelProto:
+    net = NetworkBuilder()
+    x = net.node("HardSwish", net.conv("image", 16, 8))
+    x = net.node("Mish", net.node("LpNormalization", net.conv(x, 8, 8), axis=1))
+    net.node("ConvTranspose", x, net.weight(net.normal(8, 4, 2, 2)), strides=[2, 2], output="y")
+    return net.model({"image": ["batch", 16, 8, 8]}, {"y": ["batch", 4, 16, 16]}, 22)
+
+
+@needs_tensorrt_rtx
+def test_what_tensorrt_lacks_in_bfloat16_stays_in_float32_and_the_rest_is_built_around_it(tmp_path: Path) -> None:
+    graph, kept = bfloat16_from_float32(prepared(with_what_tensorrt_lacks()))
+    assert sorted(kept.values()) == [f"TensorRT has no {each} in bfloat16" for each in NOT_OF_TENSORRT]
+    onnx.save(graph, tmp_path / "bf16.onnx")
+    target = Target("rtx", "tensorrt-rtx", ("bf16",), batch=AxisProfile(1, 2, 4))
+    audit = summarize(RTX.build(tmp_path / "bf16.onnx", "bf16", target, tmp_path / "e.plan").layers)
+    assert (audit.bfloat16, audit.float32) == (2, 1)
 
 
 def test_a_graph_without_a_form_in_opset_22_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
