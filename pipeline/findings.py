@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline.reporting.result import Estimate, Finding
+from pipeline.reporting.model import Estimate
+from pipeline.reporting.result import Finding
 
 
 def accuracy_findings(measured: Mapping[str, Any], chance: float) -> Iterator[Finding]:

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.reporting.formats import counted
-from pipeline.reporting.result import EngineResult, Estimate, GateResult, Latency, Search
+from pipeline.reporting.model import Estimate
+from pipeline.reporting.result import EngineResult, GateResult, Latency, Search
 
 Sense = Literal["at least", "at most"]
 

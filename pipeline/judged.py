@@ -7,7 +7,9 @@ from typing import Any
 
 from pipeline.artifact import SENSITIVITY, Graphs
 from pipeline.budget import Budget
-from pipeline.reporting.result import Estimate, FamilyLayers, GateResult, LayerResult, PlacementResult
+from pipeline.reporting.layers_result import FamilyLayers, LayerResult, PlacementResult
+from pipeline.reporting.model import Estimate
+from pipeline.reporting.result import GateResult
 
 
 def layers_of(graphs: Graphs) -> tuple[FamilyLayers, ...]:

@@ -11,13 +11,13 @@ import pytest
 from pydantic import JsonValue
 from rich.console import Console
 
+from pipeline.reporting.audit_result import AuditSummary
+from pipeline.reporting.model import Estimate
 from pipeline.reporting.result import (
-    AuditSummary,
     ChainStep,
     Curve,
     Distillation,
     EngineResult,
-    Estimate,
     Finding,
     GateResult,
     Latency,

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from pipeline.gates import Gates, gate_results, target_gate
-from pipeline.reporting.result import EngineResult, Estimate, GateResult, Latency, Search
+from pipeline.reporting.model import Estimate
+from pipeline.reporting.result import EngineResult, GateResult, Latency, Search
 from pipeline.reporting.verdict import verdict_from_gates
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from engines.base import QUANTIZED_PRECISIONS
 from pipeline.reporting import formats, summary
-from pipeline.reporting.result import AuditPattern, EngineResult, Report
+from pipeline.reporting.audit_result import AuditPattern
+from pipeline.reporting.result import EngineResult, Report
 from pipeline.reporting.tables import Cell, Column, Table
 
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from pipeline.reporting.formats import milliseconds
-from pipeline.reporting.result import Estimate, Latency
+from pipeline.reporting.model import Estimate
+from pipeline.reporting.result import Latency
 from pipeline.reporting.scale import Axis
 
 STRIP_PX = 24

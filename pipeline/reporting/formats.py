@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pipeline.reporting.result import EngineResult, Estimate
+    from pipeline.reporting.model import Estimate
+from pipeline.reporting.result import EngineResult
 
 MISSING = "–"
 

@@ -10,7 +10,8 @@ from markupsafe import Markup
 from pipeline.reporting import charts, formats
 from pipeline.reporting.charts import element
 from pipeline.reporting.figures import Figure, Row
-from pipeline.reporting.result import FamilyLayers, LayerResult, PlacementResult, Report
+from pipeline.reporting.layers_result import FamilyLayers, LayerResult, PlacementResult
+from pipeline.reporting.result import Report
 from pipeline.reporting.scale import Axis, linear_axis
 from pipeline.reporting.tables import Cell, Column, Table
 

@@ -5,45 +5,18 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, model_validator
+
+from pipeline.reporting.audit_result import AuditSummary
+from pipeline.reporting.layers_result import FamilyLayers
+from pipeline.reporting.model import Count, Estimate, NonNegative, PositiveCount, Result
 
 Verdict = Literal["ship", "do_not_ship", "inconclusive"]
 
-Count = Annotated[int, Field(ge=0)]
-PositiveCount = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[float, Field(ge=0)]
 Quantiles = Annotated[tuple[NonNegative, ...], Field(description="Evenly spaced from the minimum to the maximum")]
 
 
-class _Result(BaseModel):
-    """Frozen, and strict about what it holds: an unknown key, NaN or infinity is a bug of the writer."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
-        json_schema_serialization_defaults_required=True,
-    )
-
-
-class Estimate(_Result):
-    """A number found from `n` samples, with its confidence interval."""
-
-    value: float
-    low: float
-    high: float
-    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
-    n: PositiveCount
-
-    @model_validator(mode="after")
-    def _interval_is_ordered(self) -> Self:
-        if self.low > self.high:
-            raise ValueError(f"the interval [{self.low}, {self.high}] is reversed")
-        return self
-
-
-class ChainStep(_Result):
+class ChainStep(Result):
     """One form of the network between teacher and engine; `accuracy` is the report's metric."""
 
     step: Literal["teacher", "baseline", "student", "onnx", "engine"]
@@ -55,7 +28,7 @@ class ChainStep(_Result):
     note: str = ""
 
 
-class GpuRun(_Result):
+class GpuRun(Result):
     """What a call on a GPU held, in trtexec's words: the phases are medians by the GPU's clock."""
 
     transfers: bool
@@ -66,7 +39,7 @@ class GpuRun(_Result):
     d2h_ms: NonNegative | None = None
 
 
-class Latency(_Result):
+class Latency(Result):
     """Time per call at one batch size; a percentile that the samples cannot support is None."""
 
     batch_size: PositiveCount
@@ -86,36 +59,7 @@ class Latency(_Result):
     """None where nothing ran on a GPU."""
 
 
-class AuditPattern(_Result):
-    """Something in the realized layers of a quantized engine that costs time, and what would mend it."""
-
-    pattern: str
-    kernels: PositiveCount
-    nodes: tuple[str, ...]
-    activation_bytes: Count
-    meaning: str
-    remedy: str
-
-
-class AuditSummary(_Result):
-    """Which products (convolutions and matrix products) of a built engine take INT8 operands."""
-
-    kernels: Count
-    products: Count
-    int8_products: Count
-    fp8_products: Count = 0
-    float_products: tuple[str, ...] = ()
-    activation_bytes: Count | None = None
-    quantized_share: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Of the multiply-adds; None where the engine was not asked for INT8 or FP8."""
-    fp16_kernels: Count | None = None
-    """Of the FP16 engine of the same network; None where there is none."""
-    fp16_activation_bytes: Count | None = None
-    patterns: tuple[AuditPattern, ...] = ()
-    remarks: tuple[str, ...] = ()
-
-
-class EngineResult(_Result):
+class EngineResult(Result):
     """One engine that the recipe asked for: measured, built only, or not built, and then why."""
 
     target: str
@@ -147,7 +91,7 @@ class EngineResult(_Result):
         return self
 
 
-class GateResult(_Result):
+class GateResult(Result):
     """One limit held against one engine or student; a unit stands in the name (`p50_ms`)."""
 
     name: str
@@ -160,21 +104,21 @@ class GateResult(_Result):
     detail: str = ""
 
 
-class StageResult(_Result):
+class StageResult(Result):
     name: str
     key: str
     seconds: NonNegative
     peak_memory_bytes: Count | None = None
 
 
-class Finding(_Result):
+class Finding(Result):
     """Something about the data, a graph or the measurement that a reader must know."""
 
     severity: Literal["note", "warning", "error"]
     message: str
 
 
-class LossTerm(_Result):
+class LossTerm(Result):
     """One term of the weighted sum that taught the student."""
 
     name: str
@@ -187,7 +131,7 @@ class LossTerm(_Result):
     """As the recipe has them, such as `temperature` and `alpha`."""
 
 
-class Distillation(_Result):
+class Distillation(Result):
     """How the student was taught."""
 
     terms: tuple[LossTerm, ...] = ()
@@ -206,7 +150,7 @@ class Distillation(_Result):
     """What else shaped the training, such as `EMA 0.999`."""
 
 
-class Curve(_Result):
+class Curve(Result):
     """Mean loss and validation metric after each epoch of one training: `teacher`, `teacher-2`, `student`, …"""
 
     phase: str
@@ -228,7 +172,7 @@ class Curve(_Result):
         return self
 
 
-class Trial(_Result):
+class Trial(Result):
     """One student that the search trained; `validation` is the best that it reached, None where it has no value."""
 
     number: Count
@@ -240,7 +184,7 @@ class Trial(_Result):
     """Whether this is the student that the run goes on with."""
 
 
-class Search(_Result):
+class Search(Result):
     """The search for a student that meets a target on the validation split."""
 
     wanted: float
@@ -255,67 +199,7 @@ class Search(_Result):
     """Why it stopped, in words."""
 
 
-Points = Annotated[float, Field(description="Percentage points that the metric loses against FP32")]
-
-
-class LayerResult(_Result):
-    """One convolution or product in INT8; what is None was not judged."""
-
-    node: str
-    module: str = ""
-    """The source module, where it is known."""
-    share: Annotated[float, Field(ge=0, le=1)]
-    """Of the graph's multiply-adds."""
-    low: float
-    high: float
-    """The range of its input."""
-    low_interval: tuple[float, float] | None = None
-    high_interval: tuple[float, float] | None = None
-    """Where the ends would lie for other images, as many, with 90 % confidence; None where they were too few."""
-    saturation: Annotated[float, Field(ge=0, le=1)]
-    """Share of its input's values outside the range."""
-    own_sqnr_db: float
-    """Of its own result."""
-    alone_sqnr_db: float | None = None
-    """Of the output, with this layer alone in INT8."""
-    alone_drop_points: Points | None = None
-    without_sqnr_db: float | None = None
-    """Of the output, with all but it in INT8."""
-    without_drop_points: Points | None = None
-    spared: bool = False
-    """Whether it stays in float so that a budget holds."""
-    reason: str = ""
-
-
-class PlacementResult(_Result):
-    """One placement that was tried for a budget."""
-
-    int8_share: Annotated[float, Field(ge=0, le=1)]
-    """Of the graph's multiply-adds."""
-    spared: Count
-    """Layers."""
-    sqnr_db: float
-    drop_points: Estimate | None = None
-    within: bool
-    chosen: bool = False
-
-
-class FamilyLayers(_Result):
-    """What each layer costs in one placement family."""
-
-    family: str
-    judged_on: str
-    """Such as `validation split`."""
-    samples: Count
-    layers: tuple[LayerResult, ...] = ()
-    budget: str = ""
-    """In words; empty where none was set."""
-    met: bool | None = None
-    outcome: str = ""
-    placements: tuple[PlacementResult, ...] = ()
-
-
-class Report(_Result):
+class Report(Result):
     """Everything that a run found, verdict included."""
 
     schema_version: Literal[1] = 1

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from pipeline.reporting.charts import element, marker, tone
 from pipeline.reporting.formats import plain
-from pipeline.reporting.result import Estimate
+from pipeline.reporting.model import Estimate
 from pipeline.reporting.scale import Axis
 
 HEIGHT_PX = 300

@@ -8,7 +8,8 @@ from typing import Literal
 
 from engines.base import QUANTIZED_PRECISIONS
 from pipeline.reporting import formats
-from pipeline.reporting.result import AuditSummary, EngineResult, Report
+from pipeline.reporting.audit_result import AuditSummary
+from pipeline.reporting.result import EngineResult, Report
 
 HEADLINES = {"ship": "Ship", "do_not_ship": "Do not ship", "inconclusive": "Inconclusive"}
 GLYPHS = {

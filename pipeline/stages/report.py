@@ -31,18 +31,9 @@ from pipeline.findings import accuracy_findings, teacher_findings, timing_findin
 from pipeline.gates import Gates, built_gate, gate_results, target_gate
 from pipeline.judged import budget_gates, layers_of
 from pipeline.manifest import read_manifest
-from pipeline.reporting.result import (
-    AuditPattern,
-    AuditSummary,
-    ChainStep,
-    EngineResult,
-    Estimate,
-    Finding,
-    GpuRun,
-    Latency,
-    Report,
-    StageResult,
-)
+from pipeline.reporting.audit_result import AuditPattern, AuditSummary
+from pipeline.reporting.model import Estimate
+from pipeline.reporting.result import ChainStep, EngineResult, Finding, GpuRun, Latency, Report, StageResult
 from pipeline.reporting.verdict import verdict_from_gates
 from pipeline.stage import Stage
 from pipeline.tasks.task import Task
