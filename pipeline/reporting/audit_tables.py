@@ -32,13 +32,20 @@ def _audit_rows(engine: EngineResult) -> Iterator[tuple[Cell, ...]]:
     floats = f"float: {summary.first_names(audit.float_products)}" if quantized and audit.float_products else ""
     bytes_note = _beside_fp16(audit.activation_bytes, audit.fp16_activation_bytes)
     yield (
-        Cell(formats.engine(engine), note="; ".join(each for each in (engine.runtime, engine.parity) if each)),
+        Cell(
+            formats.engine(engine),
+            note="; ".join(each for each in (engine.runtime, _takes(engine), engine.parity) if each),
+        ),
         Cell(summary.audit_sentence(engine.precision, audit), note="; ".join(part for part in (share, floats) if part)),
         Cell(formats.bytes_(engine.bytes)),
         Cell(str(audit.kernels), note=_beside_fp16(audit.kernels, audit.fp16_kernels)),
         Cell(formats.bytes_(audit.activation_bytes), note=bytes_note),
         Cell(engine.runs_on or formats.MISSING),
     )
+
+
+def _takes(engine: EngineResult) -> str:
+    return f"takes {engine.takes}" if engine.takes else ""
 
 
 def _beside_fp16(value: int | None, fp16: int | None) -> str:

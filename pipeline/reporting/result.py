@@ -76,6 +76,8 @@ class EngineResult(Result):
     file: str | None = None
     bytes: Count | None = None
     sha256: str | None = None
+    takes: str = ""
+    """Of its input, such as `uint8-nhwc`; empty where it takes what the network does."""
     parity: str = ""
     """How its answers stand beside its graph's, in words; empty where it does not run here."""
     audit: AuditSummary | None = None

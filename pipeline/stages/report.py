@@ -179,6 +179,7 @@ def _engines(artifact: Engines, measured: Mapping[str, Any]) -> Iterator[EngineR
             file=record.file,
             bytes=record.bytes,
             sha256=record.sha256,
+            takes=record.target.input or "",
             parity="" if record.parity is None or record.parity.state == "not_run" else record.parity.sentence(),
             audit=_audit(record, audits),
             accuracy=None if accuracy is None else Estimate(**accuracy),
