@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from engines.base import UINT8_NHWC
 from engines.feeds import random_feeds
 from pipeline.errors import NotAcceptable, RecipeError
-from pipeline.graph_inputs import tensor_infos
+from pipeline.graph_inputs import fixed_batch, tensor_infos
 from pipeline.onnx_file import loaded_graph, write_graph
 from pipeline.parity import ReferenceSession, Tolerance, compare
 from pipeline.preprocess import Preprocess
@@ -218,8 +218,7 @@ def _require_normalized(
 def _random_bytes(folded: Path, name: str, preprocess: Preprocess) -> dict[str, NDArray[Any]]:
     [info] = tensor_infos(folded, {})
     sample = tuple(each if each > 0 else _tried_size(at, preprocess) for at, each in enumerate(info.shape[1:]))
-    batch = info.shape[0] if info.shape[0] > 0 else TRIED_BATCH
-    return random_feeds([info], batch, seed=0, shapes={name: sample})
+    return random_feeds([info], fixed_batch([info]) or TRIED_BATCH, seed=0, shapes={name: sample})
 
 
 def _require_same(graph: Path, folded: Path, name: str, preprocess: Preprocess) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,6 +115,11 @@ def tensor_infos(graph: Path, sizes: Mapping[str, int]) -> tuple[TensorInfo, ...
         dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
         found.append(TensorInfo(value.name, str(dtype), shape))
     return tuple(found)
+
+
+def fixed_batch(infos: Sequence[TensorInfo]) -> int | None:
+    """What the graph fixes its batch to; None where it is dynamic."""
+    return next((info.shape[0] for info in infos if info.shape and info.shape[0] > 0), None)
 
 
 def _size(dim: onnx.TensorShapeProto.Dimension, at: int, sizes: Mapping[str, int]) -> int:

@@ -11,14 +11,14 @@ import numpy as np
 from engines.feeds import random_feeds
 from pipeline import atomic
 from pipeline.errors import NotAcceptable
-from pipeline.graph_inputs import tensor_infos
+from pipeline.graph_inputs import fixed_batch, tensor_infos
 from pipeline.parity import ReferenceSession, Tolerance, compare
 
 if TYPE_CHECKING:
     import onnx
 
 TRIED_BATCH = 2
-"""Samples of random inputs on which both graphs must agree."""
+"""Samples of random inputs on which both graphs must agree, where the batch is dynamic."""
 _SAME = Tolerance(1e-4, 1e-4)
 
 
@@ -85,7 +85,8 @@ def _as_tensor(attribute: onnx.AttributeProto) -> onnx.AttributeProto:
 def _require_same(graph: Path, converted: Path, opsets: tuple[int, int], sizes: Mapping[str, int]) -> None:
     """Both graphs answer alike on random inputs: a converter's slip must not reach a device."""
     before, after = opsets
-    feeds = random_feeds(tensor_infos(graph, sizes), TRIED_BATCH, seed=0)
+    infos = tensor_infos(graph, sizes)
+    feeds = random_feeds(infos, fixed_batch(infos) or TRIED_BATCH, seed=0)
     wanted, answered = ReferenceSession(graph, 1).run(feeds), ReferenceSession(converted, 1).run(feeds)
     for name, expected in wanted.items():
         if not np.issubdtype(expected.dtype, np.number):

@@ -11,7 +11,7 @@ import numpy as np
 from engines.base import UINT8_NHWC, BuiltEngine, EngineError, Target, TensorInfo
 from engines.feeds import random_feeds
 from pipeline.engine_parity import EngineParity, Pair, not_run, parity_of, tried
-from pipeline.graph_inputs import tensor_infos
+from pipeline.graph_inputs import fixed_batch, tensor_infos
 from pipeline.parity import ReferenceSession
 from pipeline.preprocess import Preprocess
 
@@ -43,8 +43,7 @@ def random_parity(
 
 def _pair(infos: tuple[TensorInfo, ...], size: int, target: Target, images: Preprocess | None) -> Pair:
     """What the engine and the graph take; the batch is the graph's own where it is fixed."""
-    fixed = [info.shape[0] for info in infos if info.shape and info.shape[0] > 0]
-    batch = fixed[0] if fixed else size
+    batch = fixed_batch(infos) or size
     if target.input != UINT8_NHWC or images is None:
         feeds = random_feeds(infos, batch, seed=0)
         return feeds, feeds

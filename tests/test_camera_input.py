@@ -98,6 +98,12 @@ def test_in_front_of_a_graph_that_no_cpu_computes_the_normalization_is_tried_alo
     assert folded.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
 
 
+def test_a_graph_of_a_fixed_batch_is_tried_at_that_batch(tmp_path: Path) -> None:
+    graph = written(tmp_path, "y = Relu(x)", {}, x="5,1,4,4")
+    folded = with_camera_input(graph, ONE, tmp_path / "folded.onnx")
+    assert ReferenceSession(folded, 1).run({"x": images(5, (4, 4, 1))})["y"].shape == (5, 1, 4, 4)
+
+
 def test_a_height_that_stays_open_is_open_in_the_engine(tmp_path: Path) -> None:
     graph = written(tmp_path, "y = Relu(x)", {}, x="N,3,H,W")
     folded = with_camera_input(graph, Preprocess(mean=(1.0, 2.0, 3.0), std=(1.0, 1.0, 2.0)), tmp_path / "folded.onnx")

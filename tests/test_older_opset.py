@@ -43,6 +43,11 @@ def test_a_converted_graph_answers_alike_whatever_the_length(opset: int, tmp_pat
     np.testing.assert_array_equal(found, expected)
 
 
+def test_a_graph_of_a_fixed_batch_is_tried_at_that_batch(tmp_path: Path) -> None:
+    graph = graph_in(tmp_path, MEAN.replace("[N,L,4]", "[1,5,4]").replace("[N,L,1]", "[1,5,1]"))
+    assert opset_of(at_opset(graph, 17, tmp_path / "older.onnx", {})) == 17
+
+
 def test_an_operator_without_an_older_form_is_refused_with_its_reason(tmp_path: Path) -> None:
     graph = graph_in(tmp_path, "(float[2,4] x) => (float[2,4] y) { y = Mish(x) }")
     with pytest.raises(
