@@ -7,7 +7,8 @@ elsewhere, so quantized and half-precision engines differ from it by a little, r
 - every other precision: 20 dB of signal to noise at each output, a tenth of the signal's magnitude;
 - every precision: 99 % of the task's decisions (classes, pixels, labels) the same; one may always differ.
 
-INT8 from ranges has no graph of its own but the FP32 one: what is lost against it is recorded, and not judged.
+BF16 is held against the FP32 graph, because onnxruntime has no BF16 kernels. INT8 from ranges has no graph of its own
+but the FP32 one: what is lost against it is recorded, and not judged.
 """
 
 from __future__ import annotations

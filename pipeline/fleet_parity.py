@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import final
 
 import numpy as np
@@ -54,6 +55,12 @@ def _tried(samples: _Samples, target: Target, precision: str, engine: BuiltEngin
     return tried(lambda: samples.parity(target, precision, engine))
 
 
+def reference_graph(inputs: Artifacts, target: Target, precision: str) -> Path:
+    """The graph that an engine's answers are held against: its own, of BF16 the exported one, because onnxruntime has
+    no BF16 kernels."""
+    return graph_of(inputs, target, "fp32" if precision == "bf16" else precision)
+
+
 def _refused(target: Target, precision: str, parity: EngineParity) -> str:
     return (
         f"target {target.name}, {precision}: on the calibration split the engine does not answer as its graph does: "
@@ -71,7 +78,7 @@ class _Samples:
         self._dataset: Dataset | None = None
 
     def parity(self, target: Target, precision: str, engine: BuiltEngine) -> EngineParity:
-        reference = ReferenceSession(graph_of(self._inputs, target, precision), self._context.threads)
+        reference = ReferenceSession(reference_graph(self._inputs, target, precision), self._context.threads)
         takes_bytes = target.input == UINT8_NHWC
 
         def pairs(size: int) -> Iterator[tuple[int, Pair]]:

@@ -24,6 +24,9 @@ from engines import ENGINES
 from engines.audit import summarize
 from engines.base import AxisProfile, BuildFailed, Target
 from engines.tensorrt.refusals import what_rtx_refuses, what_tensorrt_refuses
+from pipeline.artifact import Artifacts, Graph, Graphs
+from pipeline.fleet import graph_of
+from pipeline.fleet_parity import reference_graph
 from pipeline.target_settings import TargetSettings
 
 NETWORKS: dict[str, tuple[Callable[[], ModelProto], tuple[int, ...]]] = {
@@ -151,6 +154,14 @@ def test_graphs_of_older_opsets_build_in_the_type_that_they_say(
     target = Target("rtx", "tensorrt-rtx", (precision,), batch=AxisProfile(1, 2, 4))
     audit = summarize(RTX.build(tmp_path / "old.onnx", precision, target, tmp_path / "e.plan").layers)
     assert {"fp16": audit.float16, "bf16": audit.bfloat16}[precision] == audit.products == 2
+
+
+def test_its_answers_are_held_against_the_exported_graph_which_onnxruntime_runs(tmp_path: Path) -> None:
+    (tmp_path / "placement.json").write_text('{"missing_graphs": {}}')
+    inputs, target = Artifacts([Graph(tmp_path), Graphs(tmp_path)]), Target("rtx", "tensorrt-rtx", ("fp16", "bf16"))
+    assert graph_of(inputs, target, "bf16").name == "bf16.onnx"
+    found = [reference_graph(inputs, target, precision).name for precision in target.precisions]
+    assert found == ["fp16.onnx", "model.onnx"]
 
 
 @pytest.fixture
