@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pipeline.building.target_settings import missing_profiles, unused_profiles, with_presets
 from pipeline.errors import RecipeError
 from pipeline.gates import Gates
 from pipeline.mistakes import explained, settings_from_toml
@@ -22,7 +23,6 @@ from pipeline.stages.calibrate import Calibrate
 from pipeline.stages.export import Export
 from pipeline.stages.measure import Measure
 from pipeline.stages.report import WriteReport
-from pipeline.target_settings import missing_profiles, unused_profiles, with_presets
 from pipeline.tasks import task_named
 from pipeline.tasks.task import Task
 from pipeline.userfile import user_file

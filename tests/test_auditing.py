@@ -11,7 +11,7 @@ from small_training import invoke
 from tensorrt_graphs import QUANTIZED, needs_tensorrt_rtx, quantization, weights, written
 
 from engines.audit import Audit
-from pipeline.auditing import AuditGates, Opponent, audit_failures
+from pipeline.building.auditing import AuditGates, Opponent, audit_failures
 from pipeline.commands.audit import audit
 from pipeline.errors import IntegrityError, RecipeError
 from pipeline.manifest import MANIFEST, Manifest, outputs_of

@@ -19,8 +19,8 @@ from calibration.ranges import Ranges, ranges_from_sketches
 from calibration.statistics.collect import Batch, collect
 from pipeline.cancellation import Cancellation
 from pipeline.progress import QuietProgress
-from pipeline.quantization import quantized
-from pipeline.quantization_settings import CalibrationData, QuantizationSettings, checked_method
+from pipeline.quantizing.quantization import quantized
+from pipeline.quantizing.settings import CalibrationData, QuantizationSettings, checked_method
 
 
 def test_a_range_is_chosen_by_the_error_at_the_output_of_what_reads_the_tensor() -> None:

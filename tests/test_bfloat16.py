@@ -25,9 +25,9 @@ from engines.audit import summarize
 from engines.base import AxisProfile, BuildFailed, Target
 from engines.tensorrt.refusals import what_rtx_refuses, what_tensorrt_refuses
 from pipeline.artifact import Artifacts, Graph, Graphs
-from pipeline.fleet import graph_of
-from pipeline.fleet_parity import reference_graph
-from pipeline.target_settings import TargetSettings
+from pipeline.building.fleet import graph_of
+from pipeline.building.fleet_parity import reference_graph
+from pipeline.building.target_settings import TargetSettings
 
 NETWORKS: dict[str, tuple[Callable[[], ModelProto], tuple[int, ...]]] = {
     "residual": (residual, (1, 8, 8)),

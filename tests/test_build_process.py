@@ -17,8 +17,8 @@ from engines import ENGINES, build_process
 from engines.base import BuildCancelled, BuildFailed, BuiltEngine, Target
 from engines.build_process import Build, OutOfMemory, built_apart
 from pipeline.artifact import Artifacts, Graph, Graphs
+from pipeline.building.fleet import built_fleet
 from pipeline.errors import NotAcceptable, ResourceExhausted
-from pipeline.fleet import built_fleet
 from pipeline.gates import built_gate
 from pipeline.reporting.result import EngineResult
 

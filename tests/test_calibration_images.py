@@ -13,7 +13,6 @@ from own_graph import network, samples, saved
 
 from calibration.statistics.collect import Batch
 from calibration.statistics.sufficiency import marks
-from pipeline.calibration_images import asked_for, images_from_text, spread
 from pipeline.cancellation import Cancellation
 from pipeline.commands.calibrate import CalibrateRequest, calibrate
 from pipeline.commands.quantize import QuantizeRequest, quantize
@@ -21,7 +20,8 @@ from pipeline.commands.quantize_sketches import SketchesRequest, quantize_sketch
 from pipeline.errors import Cancelled, DataRejected, RecipeError
 from pipeline.outcome import Outcome
 from pipeline.progress import QuietProgress
-from pipeline.quantization_settings import CalibrationData
+from pipeline.quantizing.calibration_images import asked_for, images_from_text, spread
+from pipeline.quantizing.settings import CalibrationData
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from own_graph import network, quantized, samples, saved, shown
 
 from calibration import external_data
 from pipeline.errors import DataRejected, IntegrityError, NotAcceptable, RecipeError
-from pipeline.graph_inputs import GraphInput, size_of_batches
+from pipeline.quantizing.graph_inputs import GraphInput, size_of_batches
 
 WITHOUT_HALF = """
 <ir_version: 8, opset_import: ["" : 18]>

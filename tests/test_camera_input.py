@@ -23,21 +23,21 @@ from calibration.float_types import BFLOAT16, HALF, FloatType
 from engines import ENGINES
 from engines.audit import summarize
 from engines.base import UINT8_NHWC, Arrays, AxisProfile, BuiltEngine, Session, Target, TensorInfo
-from pipeline import camera_input
 from pipeline.accuracy import TestSplit
 from pipeline.artifact import Artifacts
-from pipeline.building import Wanted, built_engine
-from pipeline.camera_input import with_camera_input
+from pipeline.building import camera_input
+from pipeline.building.builds import Wanted, built_engine
+from pipeline.building.camera_input import with_camera_input
+from pipeline.building.fed_session import FedSession, both_forms
+from pipeline.building.target_settings import TargetSettings
 from pipeline.cancellation import Cancellation
 from pipeline.errors import DataRejected, NotAcceptable, RecipeError
-from pipeline.fed_session import FedSession, both_forms
 from pipeline.interface import IMAGE
 from pipeline.parity import ReferenceSession
 from pipeline.preprocess import Preprocess
 from pipeline.progress import QuietProgress
 from pipeline.recipe import load_recipe
 from pipeline.stages.build import Build
-from pipeline.target_settings import TargetSettings
 
 ONE = Preprocess(layout="hwc", scale=1 / 255, mean=(0.5,), std=(0.25,))
 EACH = Preprocess(layout="hwc", mean=tuple(range(16)), std=tuple(range(1, 17)))

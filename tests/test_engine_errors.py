@@ -6,7 +6,7 @@ import pytest
 
 from engines.base import BuildFailed, EngineDamaged, EngineError, RuntimeMissing
 from engines.timing import InvalidMeasurement
-from pipeline.engine_errors import engine_errors_explained
+from pipeline.building.engine_errors import engine_errors_explained
 from pipeline.errors import EdgestillError
 
 

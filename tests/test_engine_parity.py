@@ -19,14 +19,14 @@ from engines import ENGINES
 from engines.base import UINT8_NHWC, BuiltEngine, Target
 from engines.onnxruntime import OnnxRuntime
 from pipeline.artifact import Artifacts, Graph
-from pipeline.building import Wanted, built_engine
+from pipeline.building.builds import Wanted, built_engine
+from pipeline.building.engine_parity import EngineParity, _Error, _error, _problems, not_run
+from pipeline.building.fleet import TargetBuilt, images_of
+from pipeline.building.fleet_parity import Compared, compared
+from pipeline.building.random_parity import random_parity
 from pipeline.cancellation import Cancellation
-from pipeline.engine_parity import EngineParity, _Error, _error, _problems, not_run
 from pipeline.errors import NotAcceptable
-from pipeline.fleet import TargetBuilt, images_of
-from pipeline.fleet_parity import Compared, compared
 from pipeline.progress import QuietProgress
-from pipeline.random_parity import random_parity
 from pipeline.tasks import TASKS
 
 CPU = Target("cpu", "onnxruntime")

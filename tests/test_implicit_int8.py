@@ -26,12 +26,12 @@ from engines.tensorrt import TensorRT
 from engines.tensorrt.module import RuntimeModule
 from engines.tensorrt.refusals import what_rtx_refuses, what_tensorrt_refuses
 from pipeline.artifact import Artifacts, Graph, Graphs
-from pipeline.building import engine_line
+from pipeline.building.builds import engine_line
+from pipeline.building.fleet import built_fleet, graph_of, ranges_of
+from pipeline.building.target_settings import TargetSettings, with_preset
 from pipeline.commands.targets import target_of_preset
-from pipeline.fleet import built_fleet, graph_of, ranges_of
-from pipeline.quantization_settings import QuantizationSettings
-from pipeline.target_settings import TargetSettings, with_preset
-from pipeline.tensorrt_ranges import MEASURED_GRAPH, RANGE_TABLE, write_for_tensorrt
+from pipeline.quantizing.settings import QuantizationSettings
+from pipeline.quantizing.tensorrt_ranges import MEASURED_GRAPH, RANGE_TABLE, write_for_tensorrt
 
 ORIN = Target("orin", "tensorrt", ("int8", "int8+fp16"), int8="ranges")
 ENGINE = TensorRT()

@@ -16,14 +16,14 @@ from rich.console import Console
 from spiked_network import SPIKED, spiked, spiked_samples
 
 from calibration.quality import session_as_written
-from pipeline.budget import Budget, budget_from_options
 from pipeline.cancellation import Cancellation
 from pipeline.commands.quantize import QuantizeRequest, quantize
 from pipeline.commands.sensitivity import sensitivity
 from pipeline.errors import Cancelled, DataRejected, EdgestillError, MeasurementInvalid, RecipeError
-from pipeline.evaluation import Evaluator
 from pipeline.outcome import Outcome
 from pipeline.progress import QuietProgress
+from pipeline.quantizing.budget import Budget, budget_from_options
+from pipeline.quantizing.evaluation import Evaluator
 
 Command = Callable[[QuantizeRequest, QuietProgress, Cancellation], Outcome]
 
@@ -253,7 +253,7 @@ def test_sensitivity_prints_the_layer_that_costs_most_first(folder: Path) -> Non
 def test_the_cheap_look_judges_the_most_sensitive_layers_alone_exactly(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.layer_costs.MOST_SENSITIVE", 1)
+    monkeypatch.setattr("pipeline.quantizing.layer_costs.MOST_SENSITIVE", 1)
     layers = found_in(ran(folder, sensitivity, sensitivity="worst"))["layers"]
     assert [each["node"] for each in layers if each["only"] is not None] == [SPIKED]
 
@@ -297,7 +297,7 @@ def test_answers_too_large_to_keep_are_computed_anew_with_the_same_result(
 ) -> None:
     kept = found_in(ran(folder, budget=Budget(max_drop=2)))
     (folder / "out" / "net.evaluations.json").unlink()
-    monkeypatch.setattr("pipeline.evaluation.KEPT_BYTES", 0)
+    monkeypatch.setattr("pipeline.quantizing.evaluation.KEPT_BYTES", 0)
     assert found_in(ran(folder, budget=Budget(max_drop=2))) == kept
 
 

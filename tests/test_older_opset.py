@@ -9,9 +9,9 @@ import onnx
 import onnx.parser
 import pytest
 
-from pipeline import older_opset
+from pipeline.building import older_opset
+from pipeline.building.older_opset import at_opset, opset_of
 from pipeline.errors import NotAcceptable
-from pipeline.older_opset import at_opset, opset_of
 from pipeline.parity import ReferenceSession
 
 

@@ -18,10 +18,10 @@ from engines.compatibility import Answer, EngineFacts, facts_of, will_load
 from engines.device import Device
 from engines.plan import PlanHeader, plan_header
 from engines.tensorrt.trtexec import trtexec_line
+from pipeline.building.evidence import device_here, evidence_beside
 from pipeline.commands.doctor import doctor
 from pipeline.commands.preflight import preflight
 from pipeline.errors import IntegrityError, RecipeError
-from pipeline.evidence import device_here, evidence_beside
 
 RTX_4090 = Device("Linux", "x86_64", {"tensorrt-rtx": "1.7.1.116"}, "8.9", "RTX 4090", "13.0", None)
 ORIN = Device("Linux", "aarch64", {"tensorrt": "10.3.0"}, "8.7", "Orin (nvgpu)", "12.6", 2)

@@ -20,7 +20,7 @@ from calibration.methods.method_text import method_from_text, text_from_method
 from calibration.methods.mse import Grid, Spread, asymmetric_grid, spread_of, squared_errors, symmetric_grid
 from calibration.methods.percentile import Percentile
 from calibration.statistics import Sketch
-from pipeline.quantization_settings import checked_method
+from pipeline.quantizing.settings import checked_method
 
 Values = NDArray[np.float32]
 

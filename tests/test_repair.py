@@ -23,8 +23,8 @@ from calibration.segments import SegmentedRun
 from calibration.statistics.collect import Batch, collect
 from pipeline.cancellation import Cancellation
 from pipeline.progress import QuietProgress
-from pipeline.quantization import Quantized, placement_document, quantized
-from pipeline.quantization_settings import (
+from pipeline.quantizing.quantization import Quantized, placement_document, quantized
+from pipeline.quantizing.settings import (
     CalibrationData,
     QuantizationSettings,
     check_repair_beside_caches,

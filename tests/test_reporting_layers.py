@@ -10,7 +10,7 @@ import pytest
 from sample_reports import bare_report, sample_report, words
 
 from pipeline.artifact import Graphs
-from pipeline.judged import budget_gates, layers_of
+from pipeline.quantizing.judged import budget_gates, layers_of
 from pipeline.reporting import layers
 from pipeline.reporting.document import document_from_report, schema_errors
 from pipeline.reporting.html import html_from_report

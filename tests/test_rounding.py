@@ -21,13 +21,13 @@ from calibration.repairs.patches import columns
 from calibration.repairs.rounding import Root, Rounded, roundings_of
 from calibration.statistics.collect import Batch, collect
 from calibration.weights import weight_scales
-from pipeline.budget import Budget
 from pipeline.cancellation import Cancellation
-from pipeline.mixed_precision import Judging, judged
 from pipeline.progress import QuietProgress
-from pipeline.quantization import Quantized, quantized
-from pipeline.quantization_settings import CalibrationData, QuantizationSettings, checked_repair
-from pipeline.yardstick import JudgingData
+from pipeline.quantizing.budget import Budget
+from pipeline.quantizing.mixed_precision import Judging, judged
+from pipeline.quantizing.quantization import Quantized, quantized
+from pipeline.quantizing.settings import CalibrationData, QuantizationSettings, checked_repair
+from pipeline.quantizing.yardstick import JudgingData
 
 ALL = 1 << 20
 ENOUGH = 8192

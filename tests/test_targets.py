@@ -18,12 +18,12 @@ from engines.builder_options import BuilderOptions
 from engines.presets import PRESETS
 from engines.tensorrt.refusals import what_rtx_refuses, what_tensorrt_refuses
 from engines.tensorrt.timing_cache import keep_timing_cache, take_timing_cache
-from pipeline.building import Wanted, built_engine
+from pipeline.building.builds import Wanted, built_engine
+from pipeline.building.older_opset import opset_of
+from pipeline.building.target_settings import TargetSettings, unused_profiles, with_preset, with_presets
 from pipeline.cancellation import Cancellation
 from pipeline.commands.targets import target_of_preset
-from pipeline.older_opset import opset_of
 from pipeline.progress import QuietProgress
-from pipeline.target_settings import TargetSettings, unused_profiles, with_preset, with_presets
 
 ORIN = Target("orin", "tensorrt", ("fp16", "int8"), ("8.7",), int8="ranges")
 

@@ -24,8 +24,8 @@ from pipeline.interface import Interface
 from pipeline.onnx_file import write_graph
 from pipeline.parity_check import random_inputs
 from pipeline.progress import QuietProgress
-from pipeline.quantization import quantized
-from pipeline.quantization_settings import CalibrationData, QuantizationSettings
+from pipeline.quantizing.quantization import quantized
+from pipeline.quantizing.settings import CalibrationData, QuantizationSettings
 
 SIZES = AxisProfile(16, 32, 64)
 FAMILIES = ("cpu", "tensorrt-rtx")

@@ -17,7 +17,7 @@ from calibration.qdq import quantize
 from calibration.ranges import ranges_from_sketches
 from calibration.statistics.collect import Batch, collect
 from calibration.weights import weight_scales
-from pipeline.quantization_settings import checked_weights
+from pipeline.quantizing.settings import checked_weights
 
 _WEIGHTS = arrays(np.float32, (3, 12), elements=st.floats(-4, 4, width=16))
 

@@ -31,8 +31,8 @@ def quantize(job: Job) -> None:
     from pipeline.cancellation import Cancellation
     from pipeline.onnx_file import write_graph
     from pipeline.progress import QuietProgress
-    from pipeline.quantization import quantized
-    from pipeline.quantization_settings import CalibrationData, QuantizationSettings
+    from pipeline.quantizing.quantization import quantized
+    from pipeline.quantizing.settings import CalibrationData, QuantizationSettings
 
     model = onnx.load(job.graph)
     feed = model.graph.input[0].name

@@ -164,9 +164,9 @@ def _quantize(
         finished(lambda _: explained(model, families), as_json)
 
     def command(cancellation: Cancellation) -> Outcome:
-        from pipeline.budget import budget_from_options
         from pipeline.commands.quantize import QuantizeRequest, quantize
-        from pipeline.quantization_settings import DEFAULT_REPAIR
+        from pipeline.quantizing.budget import budget_from_options
+        from pipeline.quantizing.settings import DEFAULT_REPAIR
 
         request = QuantizeRequest(
             model,

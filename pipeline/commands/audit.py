@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from engines.audit import Audit
 from engines.base import QUANTIZED_PRECISIONS, sha256_of_file
-from pipeline.auditing import audit_of, opponent_of
+from pipeline.building.auditing import audit_of, opponent_of
 from pipeline.commands.build import AUDIT_SUFFIX
 from pipeline.errors import IntegrityError, RecipeError
 from pipeline.manifest import MANIFEST, read_manifest

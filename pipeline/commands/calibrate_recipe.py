@@ -7,7 +7,6 @@ from pathlib import Path
 
 from pipeline import runner
 from pipeline.artifact import Artifacts, Graph, Splits
-from pipeline.calibration_pass import Pass
 from pipeline.cancellation import Cancellation
 from pipeline.commands.calibrate import check_whole, shard_from_text, sketched, sketches_name
 from pipeline.commands.run import workspace_of
@@ -16,6 +15,7 @@ from pipeline.data import open_dataset
 from pipeline.errors import RecipeError
 from pipeline.outcome import Outcome
 from pipeline.progress import Progress
+from pipeline.quantizing.calibration_pass import Pass
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.selection import Selection
 from pipeline.stages.calibrate import Calibrate

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from engines import ENGINES
 from engines.base import Target
 from engines.machine import cpu_family, this_machine
-from pipeline.evidence import device_here
+from pipeline.building.evidence import device_here
 from pipeline.outcome import Outcome
 
 if TYPE_CHECKING:

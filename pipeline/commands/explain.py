@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pipeline.errors import NotAcceptable, RecipeError
 from pipeline.onnx_file import loaded_graph
 from pipeline.outcome import Outcome
-from pipeline.quantization_settings import checked_families, resolved_family
+from pipeline.quantizing.settings import checked_families, resolved_family
 
 if TYPE_CHECKING:
     from calibration.placement.place import Placement

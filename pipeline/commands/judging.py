@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import atomic
 from pipeline.artifact import SENSITIVITY
-from pipeline.budget import Latencies, latencies_from_json
-from pipeline.graph_inputs import GraphInput
-from pipeline.judging_inputs import JudgingFiles, judging_data, yardstick_of
-from pipeline.mixed_precision import FamilyFound, Judging, notes
+from pipeline.quantizing.budget import Latencies, latencies_from_json
+from pipeline.quantizing.graph_inputs import GraphInput
+from pipeline.quantizing.judging_inputs import JudgingFiles, judging_data, yardstick_of
+from pipeline.quantizing.mixed_precision import FamilyFound, Judging, notes
 from pipeline.workspace import disk_errors_explained
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from engines.base import sha256_of_file
 from pipeline.errors import IntegrityError, NotAcceptable, RecipeError
 from pipeline.onnx_file import loaded_graph
 from pipeline.outcome import Outcome
-from pipeline.quantization_settings import checked_families, resolved_family
+from pipeline.quantizing.settings import checked_families, resolved_family
 
 if TYPE_CHECKING:
     from rich.console import Console

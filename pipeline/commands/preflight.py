@@ -10,9 +10,9 @@ from engines.base import sha256_of_file
 from engines.compatibility import Answer, EngineFacts, will_load
 from engines.device import Device
 from engines.plan import version_text
-from pipeline.engine_errors import engine_errors_explained
+from pipeline.building.engine_errors import engine_errors_explained
+from pipeline.building.evidence import SUFFIX, device_here, evidence_beside, facts_from_evidence
 from pipeline.errors import IntegrityError, NotAcceptable, RecipeError
-from pipeline.evidence import SUFFIX, device_here, evidence_beside, facts_from_evidence
 from pipeline.outcome import Outcome
 
 if TYPE_CHECKING:

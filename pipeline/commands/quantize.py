@@ -8,22 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import atomic
-from pipeline.budget import Budget
-from pipeline.calibration_images import images_from_text
-from pipeline.calibration_inputs import data_from
 from pipeline.cancellation import Cancellation
 from pipeline.commands.destination import Destination, destination_of
 from pipeline.commands.explain import explanation
 from pipeline.commands.judging import judging_notes, judging_of, latencies_of, write_sensitivity
 from pipeline.errors import NotAcceptable, RecipeError
-from pipeline.graph_inputs import GraphInput, graph_inputs, size_of_batches
-from pipeline.layer_costs import Sensitivity
-from pipeline.mixed_precision import FamilyFound, judged, sensitivity_document
 from pipeline.onnx_file import remove_graph, write_graph
 from pipeline.outcome import Outcome
 from pipeline.progress import Progress
-from pipeline.quantization import PLACEMENT, Quantized, placement_document, quantized
-from pipeline.quantization_settings import (
+from pipeline.quantizing.budget import Budget
+from pipeline.quantizing.calibration_images import images_from_text
+from pipeline.quantizing.calibration_inputs import data_from
+from pipeline.quantizing.graph_inputs import GraphInput, graph_inputs, size_of_batches
+from pipeline.quantizing.layer_costs import Sensitivity
+from pipeline.quantizing.mixed_precision import FamilyFound, judged, sensitivity_document
+from pipeline.quantizing.quantization import PLACEMENT, Quantized, placement_document, quantized
+from pipeline.quantizing.settings import (
     DEFAULT_REPAIR,
     CalibrationData,
     QuantizationSettings,
@@ -34,7 +34,7 @@ from pipeline.quantization_settings import (
     checked_repair,
     checked_weights,
 )
-from pipeline.tensorrt_ranges import write_for_tensorrt
+from pipeline.quantizing.tensorrt_ranges import write_for_tensorrt
 from pipeline.workspace import disk_errors_explained
 
 if TYPE_CHECKING:

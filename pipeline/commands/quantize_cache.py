@@ -15,14 +15,14 @@ from pipeline.commands.explain import explanation
 from pipeline.errors import DataRejected, IntegrityError, NotAcceptable, RecipeError
 from pipeline.onnx_file import loaded_graph, write_graph
 from pipeline.outcome import Outcome
-from pipeline.quantization import PLACEMENT
-from pipeline.quantization_settings import (
+from pipeline.quantizing.quantization import PLACEMENT
+from pipeline.quantizing.settings import (
     QuantizationSettings,
     checked_cache_versions,
     checked_families,
     resolved_family,
 )
-from pipeline.tensorrt_ranges import write_for_tensorrt
+from pipeline.quantizing.tensorrt_ranges import write_for_tensorrt
 from pipeline.workspace import disk_errors_explained
 
 if TYPE_CHECKING:

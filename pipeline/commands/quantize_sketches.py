@@ -6,20 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.calibration_inputs import require_files
 from pipeline.commands.destination import destination_of
 from pipeline.commands.quantize import write_graphs
 from pipeline.errors import RecipeError
 from pipeline.outcome import Outcome
-from pipeline.quantization import placement_document, quantized_from_sketches
-from pipeline.quantization_settings import (
+from pipeline.quantizing.calibration_inputs import require_files
+from pipeline.quantizing.quantization import placement_document, quantized_from_sketches
+from pipeline.quantizing.settings import (
     QuantizationSettings,
     checked_cache_versions,
     checked_families,
     checked_method,
     checked_weights,
 )
-from pipeline.tensorrt_ranges import write_for_tensorrt
+from pipeline.quantizing.tensorrt_ranges import write_for_tensorrt
 from pipeline.workspace import disk_errors_explained
 
 if TYPE_CHECKING:

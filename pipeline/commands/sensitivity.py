@@ -8,11 +8,11 @@ from pipeline.cancellation import Cancellation
 from pipeline.commands.judging import judging_notes, judging_of, write_sensitivity
 from pipeline.commands.quantize import QuantizeRequest, check, data_of
 from pipeline.errors import RecipeError
-from pipeline.graph_inputs import graph_inputs, size_of_batches
-from pipeline.mixed_precision import judged, sensitivity_document
 from pipeline.outcome import Outcome
 from pipeline.progress import Progress
-from pipeline.quantization import quantized
+from pipeline.quantizing.graph_inputs import graph_inputs, size_of_batches
+from pipeline.quantizing.mixed_precision import judged, sensitivity_document
+from pipeline.quantizing.quantization import quantized
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,7 +33,7 @@ def sensitivity(request: QuantizeRequest, progress: Progress, cancellation: Canc
     notes = [*result.notes(), *judging_notes(request, judging, found)]
 
     def show(console: Console) -> None:
-        from pipeline.sensitivity_table import sensitivity_tables
+        from pipeline.quantizing.sensitivity_table import sensitivity_tables
 
         for table in sensitivity_tables(document):
             console.print(table)

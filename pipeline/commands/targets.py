@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from engines import ENGINES
 from engines.base import Target
 from engines.presets import PRESETS, Preset
+from pipeline.building.target_settings import TargetSettings, with_preset
 from pipeline.outcome import Outcome
-from pipeline.target_settings import TargetSettings, with_preset
 
 if TYPE_CHECKING:
     from rich.console import Console

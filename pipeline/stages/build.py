@@ -15,19 +15,19 @@ from engines.base import QUANTIZED_PRECISIONS, UINT8_NHWC, BuiltEngine, Target, 
 from engines.cuda import compute_capability, driver_version
 from pipeline import atomic
 from pipeline.artifact import Artifact, Artifacts, Engines, Graph, Graphs, Splits, Student, Teacher
-from pipeline.auditing import AuditGates, audit_failures, audit_record
-from pipeline.building import engine_record
-from pipeline.camera_input import fed_as_bytes
+from pipeline.building.auditing import AuditGates, audit_failures, audit_record
+from pipeline.building.builds import engine_record
+from pipeline.building.camera_input import fed_as_bytes
+from pipeline.building.evidence import Origin, device_here, write_evidence
+from pipeline.building.fleet import TargetBuilt, built_fleet, graph_of, images_of, ranges_of
+from pipeline.building.fleet_parity import compared
+from pipeline.building.target_settings import TargetSettings
 from pipeline.context import Context
 from pipeline.data import open_dataset, read_interface
 from pipeline.errors import EdgestillError, MachineLacks, NotAcceptable, RecipeError
-from pipeline.evidence import Origin, device_here, write_evidence
-from pipeline.fleet import TargetBuilt, built_fleet, graph_of, images_of, ranges_of
-from pipeline.fleet_parity import compared
 from pipeline.manifest import LOG, MANIFEST, read_manifest
 from pipeline.names import Name
 from pipeline.stage import Stage
-from pipeline.target_settings import TargetSettings
 from pipeline.workspace import CHECKPOINTS
 
 ENGINES_FILE, AUDIT_FILE = "engines.json", "audit.json"

@@ -13,17 +13,17 @@ from calibration.weights import WeightMethod
 from engines import ENGINES
 from pipeline import atomic
 from pipeline.artifact import FINDINGS, SENSITIVITY, Artifact, Artifacts, Graph, Graphs, Splits
-from pipeline.budget import Budget, Latencies, latencies_from_json
 from pipeline.context import Context
 from pipeline.data import Dataset, open_dataset
 from pipeline.digest import sha256_of_value
 from pipeline.errors import DataRejected, RecipeError
-from pipeline.layer_costs import Sensitivity
-from pipeline.mixed_precision import Judging, judged, notes, sensitivity_document
 from pipeline.names import checked_distinct
 from pipeline.onnx_file import write_graph
-from pipeline.quantization import PLACEMENT, placement_document, quantized
-from pipeline.quantization_settings import (
+from pipeline.quantizing.budget import Budget, Latencies, latencies_from_json
+from pipeline.quantizing.layer_costs import Sensitivity
+from pipeline.quantizing.mixed_precision import Judging, judged, notes, sensitivity_document
+from pipeline.quantizing.quantization import PLACEMENT, placement_document, quantized
+from pipeline.quantizing.settings import (
     DEFAULT_METHOD,
     DEFAULT_REPAIR,
     CalibrationData,
@@ -36,9 +36,9 @@ from pipeline.quantization_settings import (
     checked_repair,
     resolved_family,
 )
+from pipeline.quantizing.tensorrt_ranges import write_for_tensorrt
+from pipeline.quantizing.yardstick import JudgingData, TaskMetric
 from pipeline.stage import Stage
-from pipeline.tensorrt_ranges import write_for_tensorrt
-from pipeline.yardstick import JudgingData, TaskMetric
 
 if TYPE_CHECKING:
     from calibration.statistics.collect import Batch

@@ -24,13 +24,13 @@ from pipeline.artifact import (
     Student,
     Teacher,
 )
-from pipeline.auditing import audit_of, opponent_of
-from pipeline.built import BuiltRecord, built_records
+from pipeline.building.auditing import audit_of, opponent_of
+from pipeline.building.built import BuiltRecord, built_records
 from pipeline.context import Context
 from pipeline.findings import accuracy_findings, teacher_findings, timing_findings
 from pipeline.gates import Gates, built_gate, gate_results, target_gate
-from pipeline.judged import budget_gates, layers_of
 from pipeline.manifest import read_manifest
+from pipeline.quantizing.judged import budget_gates, layers_of
 from pipeline.reporting.audit_result import AuditPattern, AuditSummary
 from pipeline.reporting.model import Estimate
 from pipeline.reporting.result import ChainStep, EngineResult, Finding, GpuRun, Latency, Report, StageResult

@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.budget import POINTS, Budget, Choice, Latencies, Trial, searched
 from pipeline.cancellation import Cancellation
 from pipeline.errors import NotAcceptable
-from pipeline.evaluation import Evaluation, Remembered
-from pipeline.layer_costs import (
+from pipeline.progress import Progress
+from pipeline.quantizing.budget import POINTS, Budget, Choice, Latencies, Trial, searched
+from pipeline.quantizing.evaluation import Evaluation, Remembered
+from pipeline.quantizing.layer_costs import (
     Judge,
     LayerCosts,
     Sensitivity,
@@ -21,10 +22,9 @@ from pipeline.layer_costs import (
     in_words,
     local_costs,
 )
-from pipeline.progress import Progress
-from pipeline.quantization import Quantized, quantization_errors_explained, with_placements
-from pipeline.quantization_settings import resolved_family
-from pipeline.yardstick import JudgingData, Yardstick
+from pipeline.quantizing.quantization import Quantized, quantization_errors_explained, with_placements
+from pipeline.quantizing.settings import resolved_family
+from pipeline.quantizing.yardstick import JudgingData, Yardstick
 
 if TYPE_CHECKING:
     import onnx

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from engines.base import UINT8_NHWC
 from engines.feeds import random_feeds
 from pipeline.errors import NotAcceptable, RecipeError
-from pipeline.graph_inputs import fixed_batch, tensor_infos
 from pipeline.onnx_file import loaded_graph, write_graph
 from pipeline.parity import ReferenceSession, Tolerance, compare
 from pipeline.preprocess import Preprocess
+from pipeline.quantizing.graph_inputs import fixed_batch, tensor_infos
 
 if TYPE_CHECKING:
     import onnx

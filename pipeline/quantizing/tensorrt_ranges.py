@@ -13,7 +13,7 @@ from engines.base import sha256_of_file
 from pipeline import atomic
 from pipeline.errors import NotAcceptable
 from pipeline.onnx_file import remove_graph, write_graph
-from pipeline.quantization_settings import QuantizationSettings
+from pipeline.quantizing.settings import QuantizationSettings
 
 if TYPE_CHECKING:
     import onnx

@@ -13,7 +13,7 @@ from calibration.methods.method_text import method_from_text, setting_of, text_f
 from calibration.tensorrt_cache.version import wanted_version
 from calibration.weights import WEIGHT_METHODS, WeightMethod
 from engines.machine import cpu_family
-from pipeline.engine_errors import engine_errors_explained
+from pipeline.building.engine_errors import engine_errors_explained
 from pipeline.names import unknown
 
 if TYPE_CHECKING:

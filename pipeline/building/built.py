@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from engines.base import Target
 from pipeline.artifact import Engines
-from pipeline.engine_parity import EngineParity
+from pipeline.building.engine_parity import EngineParity
 
 
 @dataclass(frozen=True)

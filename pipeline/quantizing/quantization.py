@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calibration.errors import CalibrationError, GraphRefused, PoisonedData
-from pipeline.calibration_images import asked_for, first_of
-from pipeline.calibration_notes import confidence_notes, images_notes, value_notes
-from pipeline.calibration_pass import Pass, measured, taken_from
 from pipeline.cancellation import Cancellation
 from pipeline.errors import DataRejected, NotAcceptable
 from pipeline.onnx_file import loaded_graph
 from pipeline.progress import Progress
-from pipeline.quantization_settings import BEST, CalibrationData, QuantizationSettings, resolved_family
-from pipeline.repair import Repairs, Trial
+from pipeline.quantizing.calibration_images import asked_for, first_of
+from pipeline.quantizing.calibration_notes import confidence_notes, images_notes, value_notes
+from pipeline.quantizing.calibration_pass import Pass, measured, taken_from
+from pipeline.quantizing.repair import Repairs, Trial
+from pipeline.quantizing.settings import BEST, CalibrationData, QuantizationSettings, resolved_family
 from pipeline.reporting.result import Finding
 
 if TYPE_CHECKING:

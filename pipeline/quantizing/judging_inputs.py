@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.array_inputs import LABELS
-from pipeline.calibration_inputs import data_from
 from pipeline.digest import UserFileDigests, sha256_of_value
 from pipeline.errors import DataRejected, RecipeError
-from pipeline.graph_inputs import GraphInput
 from pipeline.onnx_file import loaded_graph
-from pipeline.quantization import quantization_errors_explained
-from pipeline.yardstick import Agreement, JudgingData, Top1Accuracy, Yardstick
+from pipeline.quantizing.array_inputs import LABELS
+from pipeline.quantizing.calibration_inputs import data_from
+from pipeline.quantizing.graph_inputs import GraphInput
+from pipeline.quantizing.quantization import quantization_errors_explained
+from pipeline.quantizing.yardstick import Agreement, JudgingData, Top1Accuracy, Yardstick
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Literal, final
 import numpy as np
 
 from pipeline.cancellation import Cancellation
-from pipeline.evaluation import Evaluation, Evaluator, Remembered, finite_db
 from pipeline.progress import Progress
-from pipeline.yardstick import JudgingData, Yardstick
+from pipeline.quantizing.evaluation import Evaluation, Evaluator, Remembered, finite_db
+from pipeline.quantizing.yardstick import JudgingData, Yardstick
 
 if TYPE_CHECKING:
     import onnx

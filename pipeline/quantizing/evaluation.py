@@ -17,9 +17,9 @@ from pipeline import atomic
 from pipeline.cancellation import Cancellation
 from pipeline.digest import sha256_of_value
 from pipeline.intervals import Interval
+from pipeline.quantizing.yardstick import JudgingData, Yardstick
 from pipeline.tasks.task import Arrays, Statistics
 from pipeline.workspace import disk_errors_explained
-from pipeline.yardstick import JudgingData, Yardstick
 
 if TYPE_CHECKING:
     import onnx

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from calibration.errors import CalibrationError
-from pipeline.evaluation import finite_db
-from pipeline.quantization_settings import BEST, CalibrationData, QuantizationSettings, resolved_family
+from pipeline.quantizing.evaluation import finite_db
+from pipeline.quantizing.settings import BEST, CalibrationData, QuantizationSettings, resolved_family
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -10,10 +10,10 @@ import numpy as np
 
 from engines.base import UINT8_NHWC, BuiltEngine, EngineError, Target, TensorInfo
 from engines.feeds import random_feeds
-from pipeline.engine_parity import EngineParity, Pair, not_run, parity_of, tried
-from pipeline.graph_inputs import fixed_batch, tensor_infos
+from pipeline.building.engine_parity import EngineParity, Pair, not_run, parity_of, tried
 from pipeline.parity import ReferenceSession
 from pipeline.preprocess import Preprocess
+from pipeline.quantizing.graph_inputs import fixed_batch, tensor_infos
 
 
 def random_parity(

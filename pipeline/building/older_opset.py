@@ -11,8 +11,8 @@ import numpy as np
 from engines.feeds import random_feeds
 from pipeline import atomic
 from pipeline.errors import NotAcceptable
-from pipeline.graph_inputs import fixed_batch, tensor_infos
 from pipeline.parity import ReferenceSession, Tolerance, compare
+from pipeline.quantizing.graph_inputs import fixed_batch, tensor_infos
 
 if TYPE_CHECKING:
     import onnx

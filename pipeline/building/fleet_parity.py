@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from engines.base import UINT8_NHWC, BuiltEngine, Target
 from pipeline.artifact import Artifacts, Splits
+from pipeline.building.engine_parity import SAMPLES, EngineParity, Pair, not_run, parity_of, tried
+from pipeline.building.fleet import TargetBuilt, graph_of
 from pipeline.context import Context
 from pipeline.data import Dataset, open_dataset
-from pipeline.engine_parity import SAMPLES, EngineParity, Pair, not_run, parity_of, tried
 from pipeline.errors import NotAcceptable
-from pipeline.fleet import TargetBuilt, graph_of
 from pipeline.parity import ReferenceSession
 
 

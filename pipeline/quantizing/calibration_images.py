@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import DataRejected
-from pipeline.quantization_settings import CalibrationData, Images
+from pipeline.quantizing.settings import CalibrationData, Images
 
 if TYPE_CHECKING:
     from calibration.statistics.collect import Batch

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.artifact import SENSITIVITY, Graphs
-from pipeline.budget import Budget
+from pipeline.quantizing.budget import Budget
 from pipeline.reporting.layers_result import FamilyLayers, LayerResult, PlacementResult
 from pipeline.reporting.model import Estimate
 from pipeline.reporting.result import GateResult

@@ -15,15 +15,15 @@ from engines import ENGINES
 from engines.audit import summarize
 from engines.base import FLOAT32_GRAPH, QUANTIZED_PRECISIONS, BuiltEngine, Target
 from pipeline.artifact import Artifacts, Graph, Graphs, Splits
-from pipeline.auditing import Opponent
-from pipeline.building import Wanted, built_engines, engine_line, with_timing_cache_in
+from pipeline.building.auditing import Opponent
+from pipeline.building.builds import Wanted, built_engines, engine_line, with_timing_cache_in
+from pipeline.building.engine_errors import with_source_modules
 from pipeline.context import Context
-from pipeline.engine_errors import with_source_modules
 from pipeline.errors import EdgestillError, NotAcceptable
 from pipeline.preprocess import Preprocess
 from pipeline.progress import Phase
-from pipeline.quantization import PLACEMENT
-from pipeline.tensorrt_ranges import MEASURED_GRAPH, RANGE_TABLE
+from pipeline.quantizing.quantization import PLACEMENT
+from pipeline.quantizing.tensorrt_ranges import MEASURED_GRAPH, RANGE_TABLE
 
 MOST_PROCESSES = 4
 

@@ -13,12 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from pipeline.array_inputs import data_from_npy_files, data_from_npz, holds_npy_files
 from pipeline.errors import DataRejected, RecipeError
-from pipeline.graph_inputs import GraphInput, check_whole_batches, graph_inputs, images_a_run, size_of_batches
 from pipeline.mistakes import explained
 from pipeline.preprocess import Preprocess
-from pipeline.quantization_settings import CalibrationData
+from pipeline.quantizing.array_inputs import data_from_npy_files, data_from_npz, holds_npy_files
+from pipeline.quantizing.graph_inputs import (
+    GraphInput,
+    check_whole_batches,
+    graph_inputs,
+    images_a_run,
+    size_of_batches,
+)
+from pipeline.quantizing.settings import CalibrationData
 from pipeline.samples import image_files, read_image
 from pipeline.scale_checks import check_scale
 

@@ -16,7 +16,7 @@ from pipeline import atomic
 from pipeline.cancellation import Cancellation
 from pipeline.errors import DataRejected, RecipeError
 from pipeline.progress import Progress
-from pipeline.quantization_settings import BEST, CalibrationData
+from pipeline.quantizing.settings import BEST, CalibrationData
 
 if TYPE_CHECKING:
     import onnx

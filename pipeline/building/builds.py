@@ -14,14 +14,14 @@ from engines.audit import summarize
 from engines.base import BuildCancelled, BuiltEngine, Engine, EngineError, StepDone, Target
 from engines.build_process import Build, Outcome, built_apart
 from engines.tensorrt.range_table import RangeTable
-from pipeline.camera_input import with_camera_input
+from pipeline.building.camera_input import with_camera_input
+from pipeline.building.engine_errors import explained
+from pipeline.building.older_opset import at_opset
 from pipeline.cancellation import Cancellation
-from pipeline.engine_errors import explained
 from pipeline.errors import Cancelled, EdgestillError, NotAcceptable, RecipeError
-from pipeline.older_opset import at_opset
 from pipeline.preprocess import Preprocess
 from pipeline.progress import Progress
-from pipeline.tensorrt_ranges import table_of_conversion
+from pipeline.quantizing.tensorrt_ranges import table_of_conversion
 
 
 @dataclass(frozen=True)

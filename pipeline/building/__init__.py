@@ -1,0 +1,1 @@
+"""From what a target asks for to its engines, and the evidence that each carries."""

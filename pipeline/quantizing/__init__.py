@@ -1,0 +1,1 @@
+"""From a float graph and data to its quantized graphs, and what each layer of them costs."""
