@@ -32,7 +32,8 @@ class BuilderOptions:
     gpu_fallback: bool = False
     """What the accelerator cannot run goes to the GPU; without it such a layer fails the build."""
     timing_cache: str | None = None
-    """File of measured tactics, read before and written after a build."""
+    """File of measured tactics, read before and written after a build; `{device}` and `{version}` in its name stand for
+    the GPU and TensorRT of the build."""
     reproducible: bool = False
     """Tactics come out of the timing cache alone: what is not in it fails the build."""
 

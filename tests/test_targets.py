@@ -15,9 +15,11 @@ from tensorrt_graphs import PLAIN, RTX, TARGET, needs_tensorrt_rtx, weights, wri
 from engines import ENGINES
 from engines.base import AxisProfile, BuildFailed, Target, sha256_of_file
 from engines.builder_options import BuilderOptions
+from engines.machine import Gpu, this_machine
 from engines.presets import PRESETS
+from engines.tensorrt import timing_cache
 from engines.tensorrt.refusals import what_rtx_refuses, what_tensorrt_refuses
-from engines.tensorrt.timing_cache import keep_timing_cache, take_timing_cache
+from engines.tensorrt.timing_cache import keep_timing_cache, take_timing_cache, timing_cache_file
 from pipeline.building.builds import Wanted, built_engine
 from pipeline.building.older_opset import opset_of
 from pipeline.building.target_settings import TargetSettings, unused_profiles, with_preset, with_presets
@@ -76,6 +78,7 @@ def test_what_tensorrt_rtx_cannot_do_is_refused_before_the_build(option: str) ->
     ("target", "version", "said"),
     [
         (with_options(reproducible=True), "10.3.0", "name its file with timing_cache"),
+        (with_options(reproducible=True, timing_cache="{device}"), "10.3.0", "takes every tactic from one file"),
         (with_options(gpu_fallback=True), "10.3.0", "name the DLA with dla_core, or take it out"),
         (with_options(dla_core=0), "10.13.0", "TensorRT 10.13.0 has no DLA, which ended with 10.7"),
         (with_options(dla_core=0), "11.1.0", "has no DLA"),
@@ -183,6 +186,17 @@ def test_builds_share_what_they_have_timed_even_side_by_side(tmp_path: Path) -> 
     keep_timing_cache(second, file)
     assert take_timing_cache(trt, first, file, must_exist=True) == sha256_of_file(file)
     assert file.read_bytes().split() == [b"conv-1", b"conv-2"]
+
+
+def test_each_device_and_version_gets_a_timing_cache_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    trt, orin = FakeTensorRT(), replace(this_machine(), board="NVIDIA Jetson AGX Orin Developer Kit", gpus=())
+    monkeypatch.setattr(timing_cache, "this_machine", lambda: orin)
+    name = "caches/{device}-{version}.timing"
+    assert timing_cache_file(trt, name) == Path("caches/NVIDIA-Jetson-AGX-Orin-Developer-Kit-10.3.0.timing")
+    gpu = Gpu("NVIDIA H100 80GB HBM3", "9.0", None, None)
+    monkeypatch.setattr(timing_cache, "this_machine", lambda: replace(orin, gpus=(gpu,)))
+    assert timing_cache_file(trt, name) == Path("caches/NVIDIA-H100-80GB-HBM3-10.3.0.timing")
+    assert timing_cache_file(trt, "orin.timing") == Path("orin.timing")
 
 
 def test_a_timing_cache_of_another_device_and_a_missing_one_are_refused(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from engines.tensorrt.range_table import RangeTable
 from engines.tensorrt.ranges import bind_ranges, require_implicit_int8
 from engines.tensorrt.refused_graph import complaint, with_advice
 from engines.tensorrt.settings import configure
-from engines.tensorrt.timing_cache import keep_timing_cache, take_timing_cache
+from engines.tensorrt.timing_cache import keep_timing_cache, take_timing_cache, timing_cache_file
 
 # File descriptor 2 and TensorRT's logger belong to the process.
 _ONE_BUILD_AT_A_TIME = threading.Lock()
@@ -84,9 +84,10 @@ def compile_graph(
         profiles = add_profiles(builder, network, config, graph, target)
         settings["profiles"] = tuple(profile.sizes for profile in profiles)
         settings["shapes"] = tuple(profile.shapes for profile in profiles)
-        timing_cache = target.builder.timing_cache
+        named = target.builder.timing_cache
+        timing_cache = None if named is None else timing_cache_file(trt, named)
         if timing_cache is not None:
-            taken = take_timing_cache(trt, config, Path(timing_cache), target.builder.reproducible)
+            taken = take_timing_cache(trt, config, timing_cache, target.builder.reproducible)
             settings["timing_cache_sha256"] = taken
         config.progress_monitor = progress_monitor(trt, on_step, recorder)
         with captured_stderr() as past_the_logger:
@@ -94,7 +95,7 @@ def compile_graph(
         _require_success(plan, graph, recorder, past_the_logger)
         _require_sizes_taken(graph, recorder)
         if timing_cache is not None and not target.builder.reproducible:
-            keep_timing_cache(config, Path(timing_cache))
+            keep_timing_cache(config, timing_cache)
         layers = _evidence(trt, network, bytes(plan), graph, recorder)
         log = (*(readable(line) for line in recorder.warnings()), *past_the_logger)
         return Compiled(bytes(plan), layers, settings, log)

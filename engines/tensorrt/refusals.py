@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engines.base import INT8_PRECISIONS, Target
+from engines.builder_options import BuilderOptions
 
 TURING = "7.5"
 _BF16_CAPABILITY = (8, 0)  # Ampere: the first GPUs that multiply BF16
@@ -56,9 +57,7 @@ def what_rtx_refuses(target: Target) -> str | None:
 def what_tensorrt_refuses(target: Target, version: str | None) -> str | None:
     """Of TensorRT of a version, as far as that is known: what contradicts itself, and what no such device has."""
     options = target.builder
-    if options.reproducible and options.timing_cache is None:
-        return "reproducible takes every tactic from a timing cache: name its file with timing_cache"
-    if (refused := _bf16_refused(target)) is not None:
+    if (refused := _unreproducible(options) or _bf16_refused(target)) is not None:
         return refused
     if options.gpu_fallback and options.dla_core is None:
         return "gpu_fallback is for layers that a DLA cannot run: name the DLA with dla_core, or take it out"
@@ -67,6 +66,16 @@ def what_tensorrt_refuses(target: Target, version: str | None) -> str | None:
         return refused
     if number >= _STRONGLY_TYPED_ALONE and any(map(target.takes_ranges, target.precisions)):
         return f"TensorRT {version} takes no ranges beside a graph, which ended with 10.x; {_QDQ_INSTEAD}"
+    return None
+
+
+def _unreproducible(options: BuilderOptions) -> str | None:
+    if not options.reproducible:
+        return None
+    if options.timing_cache is None:
+        return "reproducible takes every tactic from a timing cache: name its file with timing_cache"
+    if "{" in options.timing_cache:
+        return "reproducible takes every tactic from one file: write the device and the version into timing_cache"
     return None
 
 

@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 from engines.base import BuildFailed
+from engines.cuda import compute_capability
 from engines.files import replacing
+from engines.machine import this_machine
 from engines.tensorrt.api import IBuilderConfig, ITimingCache, Module
+
+
+def timing_cache_file(trt: Module, name: str) -> Path:
+    """The file of a name in which `{device}` and `{version}` may stand, so that each gets a cache of its own.
+
+    The device is what nvidia-smi or the board's device tree calls it, else its compute capability.
+    """
+    if "{" not in name:
+        return Path(name)
+    return Path(name.replace("{device}", _device()).replace("{version}", str(trt.__version__)))
+
+
+def _device() -> str:
+    machine = this_machine()
+    name = machine.gpus[0].name if machine.gpus else machine.board or compute_capability() or "no GPU"
+    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")
 
 
 def take_timing_cache(trt: Module, config: IBuilderConfig, file: Path, must_exist: bool) -> str:
@@ -26,7 +45,7 @@ def take_timing_cache(trt: Module, config: IBuilderConfig, file: Path, must_exis
     if not cache or not config.set_timing_cache(cache, False):
         raise BuildFailed(
             f"{file}: {trt.__name__} {trt.__version__} does not take this timing cache: it is damaged, or of another "
-            "device or version; name another file, one for each device and version"
+            "device or version; put {{device}} and {{version}} into its name, or name another file"
         )
     return hashlib.sha256(data).hexdigest()
 
