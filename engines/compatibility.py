@@ -108,6 +108,9 @@ def _version(engine: EngineFacts, device: Device) -> Iterator[Finding]:
         yield Finding("no", f"{engine.runtime} is not installed there")
         return
     there = _numbers(text)
+    if not there:
+        yield Finding("unknown", f"nobody recorded which {engine.runtime} is installed there")
+        return
     built = engine.version[: len(there)]
     name = f"{engine.runtime} {version_text(engine.version)}"
     if built == there:

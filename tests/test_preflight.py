@@ -53,6 +53,7 @@ COMPATIBLE = replace(ON_ORIN, version_compatible=True)
         (ADA, replace(RTX_4090, compute_capability=None), "no", "shows no GPU"),
         (ON_ORIN, ORIN, "yes", "both are tensorrt 10.3.0"),
         (ON_ORIN, replace(ORIN, runtimes={"tensorrt": "10.7.0"}), "no", "without version_compatible"),
+        (ON_ORIN, replace(ORIN, runtimes={"tensorrt": ""}), "unknown", "nobody recorded which tensorrt is installed"),
         (ON_ORIN, replace(ORIN, architecture="x86_64"), "no", "engines do not travel"),
         (ON_ORIN, replace(ORIN, compute_capability="11.0"), "no", "it was built for compute capability 8.7"),
         (ON_ORIN, replace(ORIN, gpu="Another"), "unknown", "Another"),

@@ -23,7 +23,8 @@ from calibration.segments import SegmentedRun
 from calibration.statistics.collect import Batch, collect
 from pipeline.cancellation import Cancellation
 from pipeline.progress import QuietProgress
-from pipeline.quantizing.quantization import Quantized, placement_document, quantized
+from pipeline.quantizing.quantization import quantized
+from pipeline.quantizing.quantized import Quantized, placement_document
 from pipeline.quantizing.settings import (
     CalibrationData,
     QuantizationSettings,

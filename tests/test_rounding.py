@@ -25,7 +25,8 @@ from pipeline.cancellation import Cancellation
 from pipeline.progress import QuietProgress
 from pipeline.quantizing.budget import Budget
 from pipeline.quantizing.mixed_precision import Judging, judged
-from pipeline.quantizing.quantization import Quantized, quantized
+from pipeline.quantizing.quantization import quantized
+from pipeline.quantizing.quantized import Quantized
 from pipeline.quantizing.settings import CalibrationData, QuantizationSettings, checked_repair
 from pipeline.quantizing.yardstick import JudgingData
 

@@ -22,7 +22,7 @@ from pipeline.context import Context
 from pipeline.errors import EdgestillError, NotAcceptable
 from pipeline.preprocess import Preprocess
 from pipeline.progress import Phase
-from pipeline.quantizing.quantization import PLACEMENT
+from pipeline.quantizing.quantized import PLACEMENT
 from pipeline.quantizing.tensorrt_ranges import MEASURED_GRAPH, RANGE_TABLE
 
 MOST_PROCESSES = 4

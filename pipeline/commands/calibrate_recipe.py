@@ -10,7 +10,7 @@ from pipeline.artifact import Artifacts, Graph, Splits
 from pipeline.cancellation import Cancellation
 from pipeline.commands.calibrate import check_whole, shard_from_text, sketched, sketches_name
 from pipeline.commands.run import workspace_of
-from pipeline.context import Context
+from pipeline.context import reading_context
 from pipeline.data import open_dataset
 from pipeline.errors import RecipeError
 from pipeline.outcome import Outcome
@@ -47,7 +47,12 @@ def calibrate_recipe(request: RecipeRequest, progress: Progress, cancellation: C
         check_whole(shard, '[calibrate] images = "auto"')
     workspace = workspace_of(recipe, request.workspace)
     made = _made(recipe, workspace, progress, cancellation)
-    data = stage.data(open_dataset(made[Splits], _context(recipe, workspace, progress, cancellation)))
+    data = stage.data(
+        open_dataset(
+            made[Splits],
+            reading_context(recipe, "calibrate", workspace.path, workspace.path / CACHE, progress, cancellation),
+        )
+    )
     until_tight = stage.method if stage.images == "auto" else None
     wanted = Pass(recipe.threads, shard, until_tight=until_tight, channels=stage.channel_extremes)
     file = request.out or Path(sketches_name(recipe.name, shard))
@@ -58,20 +63,3 @@ def _made(recipe: Recipe, workspace: Workspace, progress: Progress, cancellation
     """What the stages up to `export` make; those that are done are skipped."""
     runs = runner.run(recipe, workspace, progress, cancellation, Selection(last=Export.name))
     return Artifacts(stage.makes(run.folder) for stage, run in zip(recipe.stages, runs, strict=False))
-
-
-def _context(recipe: Recipe, workspace: Workspace, progress: Progress, cancellation: Cancellation) -> Context:
-    """For reading the data; no stage runs in it."""
-    return Context(
-        name=recipe.name,
-        command=f"edgestill calibrate {recipe.source}",
-        task=recipe.task,
-        seed=recipe.seed,
-        threads=recipe.threads,
-        recipe_folder=recipe.folder,
-        progress=progress,
-        cancellation=cancellation,
-        cache=workspace.path / CACHE,
-        checkpoints=workspace.path,
-        log=workspace.path / "log.txt",
-    )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.cancellation import Cancellation
-from pipeline.context import Context
+from pipeline.context import Context, reading_context
 from pipeline.data import Dataset
 from pipeline.data_checks import Examined, class_counts
 from pipeline.distillation.trainer import set_up_torch
@@ -48,7 +48,7 @@ def data_check(
     if not isinstance(stage, Data):
         raise RecipeError(f"{recipe_name} has no [data] section, so there is no data to check")
     with tempfile.TemporaryDirectory() as folder:
-        context = _context(recipe, progress, cancellation, Path(folder))
+        context = reading_context(recipe, "data check", Path(folder), Path(folder), progress, cancellation)
         try:
             examined, findings = stage.checked(context)
         except DataRejected as error:
@@ -91,22 +91,6 @@ def _finding(score: TeacherScore) -> Finding:
     if score.at_chance:
         return Finding(severity="error", message=score.rejected())
     return Finding(severity="note", message=score.in_words())
-
-
-def _context(recipe: Recipe, progress: Progress, cancellation: Cancellation, folder: Path) -> Context:
-    return Context(
-        name=recipe.name,
-        command=f"edgestill data check {recipe.source}",
-        task=recipe.task,
-        seed=recipe.seed,
-        threads=recipe.threads,
-        recipe_folder=recipe.folder,
-        progress=progress,
-        cancellation=cancellation,
-        cache=folder,
-        checkpoints=folder,
-        log=folder / "log.txt",
-    )
 
 
 def _splits(examined: Examined) -> dict[str, Any]:

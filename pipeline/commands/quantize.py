@@ -22,7 +22,8 @@ from pipeline.quantizing.calibration_inputs import data_from
 from pipeline.quantizing.graph_inputs import GraphInput, graph_inputs, size_of_batches
 from pipeline.quantizing.layer_costs import Sensitivity
 from pipeline.quantizing.mixed_precision import FamilyFound, judged, sensitivity_document
-from pipeline.quantizing.quantization import PLACEMENT, Quantized, placement_document, quantized
+from pipeline.quantizing.quantization import quantized
+from pipeline.quantizing.quantized import PLACEMENT, Quantized, placement_document
 from pipeline.quantizing.settings import (
     DEFAULT_REPAIR,
     CalibrationData,

@@ -15,7 +15,7 @@ from pipeline.commands.explain import explanation
 from pipeline.errors import DataRejected, IntegrityError, NotAcceptable, RecipeError
 from pipeline.onnx_file import loaded_graph, write_graph
 from pipeline.outcome import Outcome
-from pipeline.quantizing.quantization import PLACEMENT
+from pipeline.quantizing.quantized import PLACEMENT
 from pipeline.quantizing.settings import (
     QuantizationSettings,
     checked_cache_versions,

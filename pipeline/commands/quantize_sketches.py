@@ -11,7 +11,8 @@ from pipeline.commands.quantize import write_graphs
 from pipeline.errors import RecipeError
 from pipeline.outcome import Outcome
 from pipeline.quantizing.calibration_inputs import require_files
-from pipeline.quantizing.quantization import placement_document, quantized_from_sketches
+from pipeline.quantizing.quantization import quantized_from_sketches
+from pipeline.quantizing.quantized import placement_document
 from pipeline.quantizing.settings import (
     QuantizationSettings,
     checked_cache_versions,

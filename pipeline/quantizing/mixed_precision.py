@@ -22,7 +22,8 @@ from pipeline.quantizing.layer_costs import (
     in_words,
     local_costs,
 )
-from pipeline.quantizing.quantization import Quantized, quantization_errors_explained, with_placements
+from pipeline.quantizing.quantization import quantization_errors_explained, with_placements
+from pipeline.quantizing.quantized import Quantized
 from pipeline.quantizing.settings import resolved_family
 from pipeline.quantizing.yardstick import JudgingData, Yardstick
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from calibration.errors import CalibrationError, GraphRefused, PoisonedData
 from pipeline.cancellation import Cancellation
@@ -15,11 +14,11 @@ from pipeline.errors import DataRejected, NotAcceptable
 from pipeline.onnx_file import loaded_graph
 from pipeline.progress import Progress
 from pipeline.quantizing.calibration_images import asked_for, first_of
-from pipeline.quantizing.calibration_notes import confidence_notes, images_notes, value_notes
 from pipeline.quantizing.calibration_pass import Pass, measured, taken_from
-from pipeline.quantizing.repair import Repairs, Trial
+from pipeline.quantizing.float_forms import bfloat16_form, float16_form, forms_beside
+from pipeline.quantizing.quantized import BFLOAT16, Quantized
+from pipeline.quantizing.repair import Repairs
 from pipeline.quantizing.settings import BEST, CalibrationData, QuantizationSettings, resolved_family
-from pipeline.reporting.result import Finding
 
 if TYPE_CHECKING:
     import onnx
@@ -28,95 +27,9 @@ if TYPE_CHECKING:
     from calibration.ranges import Ranges
     from calibration.repairs.rounding import Roundings
     from calibration.statistics import Sketches
-    from calibration.statistics.evidence import Evidence
-    from calibration.weights import WeightMethod
 
-PLACEMENT = "placement.json"
-FLOAT16 = "fp16.onnx"
-BFLOAT16 = "bf16.onnx"
-# Below it the extremes of another sample of images would be visibly others.
-FEW_IMAGES = 32
 # On which `best` tries each method: what is read of a tensor differs little from image to image.
 BEST_SAMPLES = 16
-
-
-@dataclass(frozen=True)
-class Float16:
-    """A graph whose float part is FP16 (or BF16), or why there is none."""
-
-    model: onnx.ModelProto | None
-    kept_in_float32: Mapping[str, str]
-    """Nodes of it that stay FP32, each with its reason."""
-    why_none: str | None = None
-
-
-@dataclass(frozen=True)
-class Quantized:
-    """What one calibration pass gives."""
-
-    sketches: Sketches
-    ranges: Ranges
-    int8: Mapping[str, onnx.ModelProto]
-    """By family as it was asked for."""
-    float16: Float16
-    placements: Mapping[str, Placement]
-    measured: onnx.ModelProto
-    """The prepared graph, whose tensors the ranges are of."""
-    beside_float16: Mapping[str, Float16] = field(default_factory=dict)
-    """By file name: of each TensorRT family INT8 and FP8 with the rest in FP16, and BF16 where it is asked for."""
-    repairs: tuple[Trial, ...] = ()
-    """What each repair brought, kept or not."""
-    weights: WeightMethod = "max"
-    """What the scale of a weight's output channel comes from."""
-    roundings: Mapping[str, Roundings] = field(default_factory=dict)
-    """By family, where they were kept: its weights' integers."""
-
-    @cached_property
-    def evidence(self) -> Evidence:
-        """What the ranges rest on."""
-        from calibration.statistics.evidence import evidence_of
-
-        return evidence_of(self.ranges, self.sketches)
-
-    def graphs(self) -> dict[str, onnx.ModelProto]:
-        """What there is to build, by file name."""
-        named = {FLOAT16: self.float16, **self.beside_float16}
-        found = {name: graph.model for name, graph in named.items() if graph.model is not None}
-        return {**{f"{family}.int8.onnx": model for family, model in self.int8.items()}, **found}
-
-    def missing_graphs(self) -> dict[str, str]:
-        """Why a graph has no such form, by file name."""
-        named = {FLOAT16: self.float16, **self.beside_float16}
-        found = {name: graph.why_none for name, graph in named.items() if graph.why_none is not None}
-        floats = {name: each.speed for name, each in self.placements.items() if each.is_float and each.speed}
-        left = {
-            f"{family}.int8.onnx": f"no {family} INT8 graph, because FP32 is faster: {speed.in_words()}"
-            for family, speed in floats.items()
-        }
-        return {**left, **found}
-
-    def findings(self, modules: Mapping[str, str] | None = None) -> Iterator[Finding]:
-        """What the images say of the ranges; `modules` are the source modules of nodes, where they are known."""
-        if self.sketches.images < FEW_IMAGES:
-            few = f"ranges of {self.sketches.images} images are shaky: a few hundred are usual"
-            yield Finding(severity="warning", message=few)
-        if self.sketches.origin is not None:
-            yield from images_notes(self.sketches.origin, self.evidence.confidence)
-        yield from confidence_notes(self.evidence, self.measured, modules or {})
-        yield from value_notes(self.sketches, self.measured, modules or {})
-
-    def notes(self, modules: Mapping[str, str] | None = None) -> Iterator[str]:
-        """What a person must know of it."""
-        yield from (finding.message for finding in self.findings(modules))
-        yield from (trial.in_words() for trial in self.repairs)
-        for family, placement in self.placements.items():
-            if placement.speed is not None and not placement.is_float and placement.speed.products:
-                yield f"{family}: {placement.speed.in_words()}"
-        yield from self.missing_graphs().values()
-        if kept := len(self.float16.kept_in_float32):
-            yield f"fp16: {kept} nodes stay FP32; {PLACEMENT} says why"
-        if BFLOAT16 in self.beside_float16 and (kept := len(self.beside_float16[BFLOAT16].kept_in_float32)):
-            yield f"bf16: {kept} nodes stay FP32; {PLACEMENT} says why"
 
 
 def quantized(
@@ -198,10 +111,10 @@ def _quantized(
             )
     # Half precision must hold every value that was seen, whatever the INT8 method cuts off.
     extremes = ranges_from_sketches(sketches, "minmax")
-    float16 = _float16(model, extremes)
-    beside = _beside_float16(model, models, ranges, extremes, placements, int8)
+    float16 = float16_form(model, extremes)
+    beside = forms_beside(model, models, ranges, extremes, placements, int8)
     if settings.bf16:
-        beside[BFLOAT16] = _bfloat16(model)
+        beside[BFLOAT16] = bfloat16_form(model)
     trials = tuple(repairs.trials) if repairs else ()
     return Quantized(sketches, ranges, int8, float16, every, model, beside, trials, settings.weights, roundings)
 
@@ -238,7 +151,7 @@ def with_placements(result: Quantized, changed: Mapping[str, tuple[Placement, on
     int8 = {family: graph for family, (_, graph) in changed.items()}
     extremes = ranges_from_sketches(result.sketches, "minmax")
     plain = dict.fromkeys(changed, result.measured)
-    beside = _beside_float16(result.measured, plain, result.ranges, extremes, placements, int8)
+    beside = forms_beside(result.measured, plain, result.ranges, extremes, placements, int8)
     return replace(
         result,
         placements={**result.placements, **placements},
@@ -258,58 +171,3 @@ def quantization_errors_explained(subject: str) -> Iterator[None]:
         raise NotAcceptable(f"{subject}: {error}") from error
     except CalibrationError as error:
         raise DataRejected(str(error)) from error
-
-
-def _float16(model: onnx.ModelProto, extremes: Ranges) -> Float16:
-    from calibration.float16 import float16_from_float32, float32_nodes
-
-    return _or_reason("FP16", lambda: (float16_from_float32(model, extremes), float32_nodes(model, extremes)))
-
-
-def _bfloat16(model: onnx.ModelProto) -> Float16:
-    from calibration.bfloat16 import bfloat16_from_float32
-
-    return _or_reason("BF16", lambda: bfloat16_from_float32(model))
-
-
-def _beside_float16(
-    model: onnx.ModelProto,
-    corrected: Mapping[str, onnx.ModelProto],
-    ranges: Ranges,
-    extremes: Ranges,
-    placements: Mapping[str, Placement],
-    int8: Mapping[str, onnx.ModelProto],
-) -> dict[str, Float16]:
-    from calibration.float16_rest import fp8_graph, with_float16_rest
-    from calibration.placement.families import FAMILY
-
-    found: dict[str, Float16] = {}
-    for family, placement in placements.items():
-        if not FAMILY[placement.family].takes_float16:
-            continue
-        mixed = partial(with_float16_rest, int8[family], corrected[family], extremes)
-        found[f"{family}.int8+fp16.onnx"] = _or_reason(f"{family} INT8 with FP16", mixed)
-        fp8 = partial(fp8_graph, model, ranges, placement, extremes)
-        found[f"{family}.fp8.onnx"] = _or_reason(f"{family} FP8", fp8)
-    return found
-
-
-def _or_reason(what: str, made: Callable[[], tuple[onnx.ModelProto, Mapping[str, str]]]) -> Float16:
-    """INT8 does not need it, so a graph without such a form is no failure until it is asked for."""
-    try:
-        return Float16(*made())
-    except CalibrationError as error:
-        return Float16(None, {}, f"no {what} graph, because {str(error).strip()}")
-
-
-def placement_document(quantized: Quantized) -> dict[str, Any]:
-    """Per family, per node: quantized or not, and why; what stays FP32 beside FP16, and why a graph is missing."""
-    placements = {family: placement.to_json() for family, placement in quantized.placements.items()}
-    bfloat16 = quantized.beside_float16.get(BFLOAT16)
-    return {
-        **({} if bfloat16 is None else {"float32_in_bf16": dict(bfloat16.kept_in_float32)}),
-        "families": placements,
-        "repairs": [trial.to_json() for trial in quantized.repairs],
-        "float32_in_fp16": dict(quantized.float16.kept_in_float32),
-        "missing_graphs": quantized.missing_graphs(),
-    }

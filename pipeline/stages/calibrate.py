@@ -22,7 +22,8 @@ from pipeline.onnx_file import write_graph
 from pipeline.quantizing.budget import Budget, Latencies, latencies_from_json
 from pipeline.quantizing.layer_costs import Sensitivity
 from pipeline.quantizing.mixed_precision import Judging, judged, notes, sensitivity_document
-from pipeline.quantizing.quantization import PLACEMENT, placement_document, quantized
+from pipeline.quantizing.quantization import quantized
+from pipeline.quantizing.quantized import PLACEMENT, placement_document
 from pipeline.quantizing.settings import (
     DEFAULT_METHOD,
     DEFAULT_REPAIR,
