@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,8 @@ from pipeline.quantizing.quantized import PLACEMENT
 from pipeline.quantizing.tensorrt_ranges import MEASURED_GRAPH, RANGE_TABLE
 
 MOST_PROCESSES = 4
+_AT_OPSET = re.compile(r"\S*/edgestill-\w+/(?=\S+\.onnx)")
+"""The folder of a graph that was converted for the build."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,10 @@ class _Plan:
     def _with_modules(self, outcome: BuiltEngine | EdgestillError) -> BuiltEngine | EdgestillError:
         if isinstance(outcome, BuiltEngine):
             return outcome
-        told = type(outcome)(with_source_modules(str(outcome), self.modules))
+        message = _AT_OPSET.sub("", str(outcome))
+        for folder in {each.graph.parent for each in self.wanted}:  # a report is read elsewhere
+            message = message.replace(f"{folder}/", "")
+        told = type(outcome)(with_source_modules(message, self.modules))
         told.__cause__ = outcome.__cause__
         return told
 
