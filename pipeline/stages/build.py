@@ -52,7 +52,7 @@ class Build(Stage):
     """`[build]`."""
 
     name: ClassVar[str] = "build"
-    version: ClassVar[int] = 9
+    version: ClassVar[int] = 12
     needs: ClassVar[tuple[type[Artifact], ...]] = (Splits, Teacher, Student, Graph, Graphs)
     makes: ClassVar[type[Artifact]] = Engines
     tools: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "tensorrt", "tensorrt_rtx")
