@@ -230,7 +230,9 @@ def test_a_budget_on_the_command_line_that_means_nothing_is_refused(options: Any
 
 
 def test_data_that_nobody_would_look_at_is_refused(folder: Path) -> None:
-    with pytest.raises(RecipeError, match="--validation and --labels judge graphs: give --max-drop or --min-sqnr"):
+    with pytest.raises(RecipeError, match="--validation and --labels judge graphs: give --max-drop, --min-sqnr or a"):
+        ran(folder, repair=("none",))
+    with pytest.raises(RecipeError, match=r"other\.npz: has no labels to judge repairs by; give them with --labels"):
         ran(folder)
 
 

@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import atomic
 from pipeline.artifact import SENSITIVITY
+from pipeline.cancellation import Cancellation
+from pipeline.errors import RecipeError
+from pipeline.progress import Progress
 from pipeline.quantizing.budget import Latencies, latencies_from_json
 from pipeline.quantizing.graph_inputs import GraphInput
 from pipeline.quantizing.judging_inputs import JudgingFiles, judging_data, yardstick_of
 from pipeline.quantizing.mixed_precision import FamilyFound, Judging, notes
+from pipeline.quantizing.repair_metric import METRIC_SAMPLES, RepairJudge
+from pipeline.quantizing.settings import checked_repair
 from pipeline.workspace import disk_errors_explained
 
 if TYPE_CHECKING:
@@ -31,9 +36,7 @@ def judging_of(request: QuantizeRequest, inputs: Mapping[str, GraphInput], batch
     """How graphs are judged; None where nobody asked."""
     if request.budget is None and request.sensitivity == "off":
         return None
-    called = "validation data" if request.validation else "calibration data"
-    files = JudgingFiles(request.validation or request.data, request.preprocess, request.labels, called)
-    data = judging_data(files, inputs, batch_size)
+    data = judging_data(_files(request), inputs, batch_size)
     wanted = request.budget is not None and request.budget.max_drop is not None
     return Judging(
         data=data,
@@ -44,6 +47,35 @@ def judging_of(request: QuantizeRequest, inputs: Mapping[str, GraphInput], batch
         threads=request.threads,
         latencies=latencies_of(request),
     )
+
+
+def repair_judge_of(
+    request: QuantizeRequest,
+    inputs: Mapping[str, GraphInput],
+    batch_size: int,
+    judging: Judging | None,
+    progress: Progress,
+    cancellation: Cancellation,
+) -> RepairJudge | None:
+    """By labels, where graphs are judged at all; else None. Raises RecipeError for data that nothing would use."""
+    asked = request.validation is not None or request.labels is not None
+    if not checked_repair(request.repair) or (judging is None and not asked):
+        return None
+    data = judging_data(_files(request), inputs, batch_size, METRIC_SAMPLES)
+    if data.labels is None and judging is None:
+        raise RecipeError(
+            f"--validation {request.validation}: has no labels to judge repairs by; give them with --labels, "
+            "or a budget with --max-drop or --min-sqnr"
+        )
+    yardstick = yardstick_of(request.model, data, request.threads, True) if judging is None else judging.yardstick
+    if data.labels is None or yardstick is None:
+        return None
+    return RepairJudge(data, yardstick, request.threads, progress, cancellation)
+
+
+def _files(request: QuantizeRequest) -> JudgingFiles:
+    called = "validation data" if request.validation else "calibration data"
+    return JudgingFiles(request.validation or request.data, request.preprocess, request.labels, called)
 
 
 def judging_notes(request: QuantizeRequest, judging: Judging, found: Mapping[str, FamilyFound]) -> Iterator[str]:

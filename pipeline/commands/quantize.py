@@ -11,7 +11,7 @@ from pipeline import atomic
 from pipeline.cancellation import Cancellation
 from pipeline.commands.destination import Destination, destination_of
 from pipeline.commands.explain import explanation
-from pipeline.commands.judging import judging_notes, judging_of, latencies_of, write_sensitivity
+from pipeline.commands.judging import judging_notes, judging_of, latencies_of, repair_judge_of, write_sensitivity
 from pipeline.errors import NotAcceptable, RecipeError
 from pipeline.onnx_file import remove_graph, write_graph
 from pipeline.outcome import Outcome
@@ -109,7 +109,8 @@ def quantize(request: QuantizeRequest, progress: Progress, cancellation: Cancell
     judging = judging_of(request, inputs, batch_size)
     data = data_of(request, inputs, batch_size)
     partial = to.path("sketches.partial")
-    result = quantized(request.model, data, request.settings, progress, cancellation, partial)
+    judge = repair_judge_of(request, inputs, batch_size, judging, progress, cancellation)
+    result = quantized(request.model, data, request.settings, progress, cancellation, partial, judge=judge)
     found: Mapping[str, FamilyFound] = {}
     if judging is not None:
         result, found = judged(result, judging, progress, cancellation)
@@ -156,8 +157,9 @@ def check(request: QuantizeRequest) -> None:
     for path in (request.model, request.data, request.preprocess, request.validation, request.labels):
         if path is not None and not path.exists():
             raise RecipeError(f"{path}: there is no such file or folder")
-    if (request.validation or request.labels) and request.budget is None and request.sensitivity == "off":
-        raise RecipeError("--validation and --labels judge graphs: give --max-drop or --min-sqnr with them")
+    judges = request.budget is not None or request.sensitivity != "off" or checked_repair(request.repair)
+    if (request.validation or request.labels) and not judges:
+        raise RecipeError("--validation and --labels judge graphs: give --max-drop, --min-sqnr or a repair with them")
     if request.budget is not None and request.budget.latencies is not None:
         latencies_of(request)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipeline.cancellation import Cancellation
-from pipeline.commands.judging import judging_notes, judging_of, write_sensitivity
+from pipeline.commands.judging import judging_notes, judging_of, repair_judge_of, write_sensitivity
 from pipeline.commands.quantize import QuantizeRequest, check, data_of
 from pipeline.errors import RecipeError
 from pipeline.outcome import Outcome
@@ -26,7 +26,9 @@ def sensitivity(request: QuantizeRequest, progress: Progress, cancellation: Canc
     judging = judging_of(request, inputs, batch_size)
     if judging is None:
         raise RecipeError("sensitivity 'off' judges nothing")
-    result = quantized(request.model, data_of(request, inputs, batch_size), request.settings, progress, cancellation)
+    data = data_of(request, inputs, batch_size)
+    judge = repair_judge_of(request, inputs, batch_size, judging, progress, cancellation)
+    result = quantized(request.model, data, request.settings, progress, cancellation, judge=judge)
     result, found = judged(result, judging, progress, cancellation)
     document = sensitivity_document(found, judging)
     file = write_sensitivity(request, document)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.errors import DataRejected
 from pipeline.quantizing.settings import CalibrationData, Images
@@ -76,6 +77,35 @@ def spread(data: CalibrationData) -> CalibrationData:
             yield _joined([batch for number in numbers for batch in _run(data, number * stride % runs)])
 
     return replace(data, batches=lambda: between(0, data.samples), between=between, digest_of_all=data.digest)
+
+
+def evenly(data: CalibrationData, most: int) -> tuple[CalibrationData, NDArray[np.int64]]:
+    """At most so many samples, spread over all of them in their order, and their numbers; whole runs of the graph."""
+    if data.samples <= most:
+        return data, np.arange(data.samples)
+    size = data.images_a_run
+    chosen = evenly_spaced(data.samples // size, max(most // size, 1))
+    numbers = (chosen[:, None] * size + np.arange(size)).reshape(-1)
+
+    def between(start: int, stop: int) -> Iterator[Batch]:
+        runs = chosen[start // size : stop // size].tolist()
+        for first in range(0, len(runs), _RUNS_A_BATCH):
+            yield _joined([batch for run in runs[first : first + _RUNS_A_BATCH] for batch in _run(data, run)])
+
+    found = replace(
+        data,
+        samples=len(numbers),
+        batches=lambda: between(0, len(numbers)),
+        between=between,
+        digest_of_all=data.digest,
+    )
+    return found, numbers
+
+
+def evenly_spaced(count: int, most: int) -> NDArray[np.int64]:
+    """At most so many of the numbers below `count`, spread over all of them: data are often sorted by class."""
+    wanted = min(count, most)
+    return np.arange(wanted, dtype=np.int64) * count // max(wanted, 1)
 
 
 def _stride(runs: int) -> int:

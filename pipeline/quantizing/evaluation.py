@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
@@ -116,6 +116,24 @@ class Evaluator:
         for batch in self._data.batches():
             self._cancellation.check()
             yield batch
+
+
+def statistics_of(
+    graph: onnx.ModelProto, data: JudgingData, yardstick: Yardstick, threads: int, on_batch: Callable[[int], None]
+) -> Statistics:
+    """(samples, k) of a graph's own answers, for a yardstick that looks at labels alone.
+
+    `on_batch` is told how many samples are done, and may raise to stop.
+    """
+    from calibration.quality import answers, session_as_written
+
+    session, counted, done = session_as_written(graph, threads), _Counted(yardstick, data.labels), 0
+    for batch in data.batches():
+        found = answers(session, batch)
+        done += len(batch.ids)
+        counted.add(found, found, len(batch.ids))
+        on_batch(done)
+    return counted.statistics()
 
 
 class _Counted:

@@ -15,6 +15,7 @@ from pipeline.digest import UserFileDigests, sha256_of_value
 from pipeline.errors import DataRejected, RecipeError
 from pipeline.onnx_file import loaded_graph
 from pipeline.quantizing.array_inputs import LABELS
+from pipeline.quantizing.calibration_images import evenly
 from pipeline.quantizing.calibration_inputs import data_from
 from pipeline.quantizing.graph_inputs import GraphInput
 from pipeline.quantizing.quantization import quantization_errors_explained
@@ -33,16 +34,23 @@ class JudgingFiles:
     called: str
 
 
-def judging_data(files: JudgingFiles, inputs: Mapping[str, GraphInput], batch_size: int) -> JudgingData:
-    """The samples, and their labels where there are any. Raises DataRejected where labels do not fit the samples."""
+def judging_data(
+    files: JudgingFiles, inputs: Mapping[str, GraphInput], batch_size: int, most: int | None = None
+) -> JudgingData:
+    """The samples, and their labels where there are any; with `most` at most so many, spread over all of them.
+
+    Raises DataRejected where labels do not fit the samples.
+    """
     preprocess = files.preprocess if files.data.is_dir() else None  # which may be for the calibration data alone
     data = data_from(files.data, preprocess, inputs, batch_size)
-    labels = _labels(files, inputs, data.samples)
+    labels, of_samples = _labels(files, inputs, data.samples), data.samples
+    if most is not None:
+        data, numbers = evenly(data, most)
+        labels = None if labels is None else labels[numbers]
     read = [each for each in (files.data, files.preprocess, files.labels) if each is not None]
     digests = UserFileDigests()
-    return JudgingData(
-        data.samples, data.batches, labels, files.called, sha256_of_value([digests.of(path) for path in read])
-    )
+    identity = sha256_of_value([digests.of(path) for path in read])
+    return JudgingData(data.samples, data.batches, labels, files.called, identity, of_samples)
 
 
 def yardstick_of(model: Path, data: JudgingData, threads: int, wanted: bool) -> Yardstick | None:

@@ -18,6 +18,7 @@ from pipeline.quantizing.calibration_pass import Pass, measured, taken_from
 from pipeline.quantizing.float_forms import bfloat16_form, float16_form, forms_beside
 from pipeline.quantizing.quantized import BFLOAT16, Quantized
 from pipeline.quantizing.repair import Repairs
+from pipeline.quantizing.repair_metric import RepairJudge
 from pipeline.quantizing.settings import BEST, CalibrationData, QuantizationSettings, resolved_family
 
 if TYPE_CHECKING:
@@ -40,8 +41,9 @@ def quantized(
     cancellation: Cancellation,
     partial_sketches: Path | None = None,
     sketches_of_shards: Sequence[Path] = (),
+    judge: RepairJudge | None = None,
 ) -> Quantized:
-    """`partial_sketches` is where the pass is saved on the way, and taken up again.
+    """`partial_sketches` is where the pass is saved on the way, and taken up again; `judge` has labels for repairs.
 
     With `sketches_of_shards` there is no pass: they were measured by `edgestill calibrate`, over the same data.
 
@@ -62,7 +64,7 @@ def quantized(
         else:
             sketches = measured(model, data, wanted, progress, cancellation)
         data, origin = first_of(data, sketches.images), sketches.origin
-        repairs = Repairs(model, data, settings) if settings.repair else None
+        repairs = Repairs(model, data, settings, judge) if settings.repair else None
         if repairs and "equalize" in settings.repair and (equalized := repairs.equalized(model)) is not None:
             model, sketches = (
                 equalized,

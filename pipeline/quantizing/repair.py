@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, final
 
 from calibration.errors import CalibrationError
 from pipeline.quantizing.evaluation import finite_db
+from pipeline.quantizing.repair_metric import MetricChange, RepairJudge
 from pipeline.quantizing.settings import BEST, CalibrationData, QuantizationSettings, resolved_family
 
 if TYPE_CHECKING:
@@ -36,16 +37,30 @@ class Trial:
     before: Quality
     after: Quality
     kept: bool
+    metric: MetricChange | None = None
+    """Of the task, where there are labels."""
+    decided_by: Literal["output error", "metric"] = "output error"
+    """What the samples show of the metric goes first; the output error decides what they leave open."""
+
+    @property
+    def gain_db(self) -> float:
+        """Of output SQNR."""
+        return self.after.sqnr_db - self.before.sqnr_db
 
     def in_words(self) -> str:
         """`repair bias (cpu): output SQNR 14.2 -> 16.4 dB, agreement 91 % -> 94 % on 32 samples: kept`."""
         agreement = ""
         if self.before.agreement is not None and self.after.agreement is not None:
             agreement = f", agreement {self.before.agreement:.1%} -> {self.after.agreement:.1%}"
+        metric = "" if self.metric is None else f"; {self.metric.in_words()}"
         decision = "kept" if self.kept else "left out"
+        if self.metric is not None and self.decided_by == "metric":
+            own = self.metric.improves if self.kept else self.metric.worsens
+            whose = "" if own else "another family's "
+            decision += f", because {whose}{self.metric.metric} is {'better' if self.kept else 'worse'} with it"
         return (
             f"repair {self.repair} ({self.family}): output SQNR {self.before.sqnr_db:.1f} -> "
-            f"{self.after.sqnr_db:.1f} dB{agreement} on {self.before.images} samples: {decision}"
+            f"{self.after.sqnr_db:.1f} dB{agreement} on {self.before.images} samples{metric}: {decision}"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -56,18 +71,23 @@ class Trial:
             "samples": self.before.images,
             "sqnr_db": {"before": finite_db(self.before.sqnr_db), "after": finite_db(self.after.sqnr_db)},
             "agreement": {"before": self.before.agreement, "after": self.after.agreement},
+            "metric": None if self.metric is None else self.metric.to_json(),
+            "decided_by": self.decided_by,
             "kept": self.kept,
         }
 
 
 @final
 class Repairs:
-    """Tries what the settings ask for, on a few samples that it holds."""
+    """Tries what the settings ask for, on a few samples that it holds, and on labelled ones where there is a judge."""
 
-    def __init__(self, model: ModelProto, data: CalibrationData, settings: QuantizationSettings) -> None:
+    def __init__(
+        self, model: ModelProto, data: CalibrationData, settings: QuantizationSettings, judge: RepairJudge | None = None
+    ) -> None:
         from calibration.quality import FloatReference
 
         self.trials: list[Trial] = []
+        self._judge = judge
         self._settings = settings
         self._made_from, judged = _halves(data.first(HELD_SAMPLES))
         self._reference = FloatReference(model, judged, settings.threads)
@@ -87,10 +107,9 @@ class Repairs:
         before, after = self._by_family(model), self._by_family(found)
         if not before:  # all families stay in float
             return None
-        gains = [after[family].sqnr_db - before[family].sqnr_db for family in before]
-        kept = sum(gains) / len(gains) >= LEAST_GAIN_DB and min(gains) > -LEAST_GAIN_DB
-        self.trials += [Trial("equalize", family, before[family], after[family], kept) for family in before]
-        return found if kept else None
+        tried = [self._tried("equalize", family, before[family], after[family]) for family in before]
+        self.trials += decided_together(tried)
+        return found if self.trials[-1].kept else None
 
     def rounded(
         self,
@@ -133,13 +152,20 @@ class Repairs:
         return (corrected, found) if self._gains("bias", family, quantized, found) else (model, quantized)
 
     def _gains(self, repair: str, family: str, before: ModelProto, after: ModelProto) -> bool:
-        """Whether the second graph is nearer to the float one, which is noted."""
-        found, repaired = self._reference.quality_of(before), self._reference.quality_of(after)
-        kept = repaired.sqnr_db - found.sqnr_db >= LEAST_GAIN_DB
-        self.trials.append(Trial(repair, family, found, repaired, kept))
-        return kept
+        """Whether the second graph is better, which is noted."""
+        trial = self._tried(repair, family, before, after)
+        self.trials.append(trial)
+        return trial.kept
 
-    def _by_family(self, model: ModelProto) -> Mapping[str, Quality]:
+    def _tried(self, repair: str, family: str, before: ModelProto, after: ModelProto) -> Trial:
+        """Kept where the metric is better with it, or, where the samples leave that open, the output."""
+        found, repaired = self._reference.quality_of(before), self._reference.quality_of(after)
+        change = None if self._judge is None else self._judge.change(before, after)
+        if change is not None and (change.improves or change.worsens):
+            return Trial(repair, family, found, repaired, change.improves, change, "metric")
+        return Trial(repair, family, found, repaired, repaired.sqnr_db - found.sqnr_db >= LEAST_GAIN_DB, change)
+
+    def _by_family(self, model: ModelProto) -> Mapping[str, ModelProto]:
         """With ranges from the held samples: a whole pass is for the graph that is kept."""
         from calibration.placement.place import place
         from calibration.ranges import ranges_from_sketches
@@ -149,7 +175,7 @@ class Repairs:
         method = self._settings.method if self._settings.method != BEST else "mse"
         ranges = ranges_from_sketches(sketches, method)
         return {
-            family: self._reference.quality_of(self._quantized(model, ranges, family, {}))
+            family: self._quantized(model, ranges, family, {})
             for family in self._settings.families
             if not place(model, resolved_family(family)).is_float
         }
@@ -160,6 +186,17 @@ class Repairs:
 
         placement = place(model, resolved_family(family))
         return quantize(model, ranges, placement, weights=self._settings.weights, roundings=roundings)
+
+
+def decided_together(tried: Sequence[Trial]) -> list[Trial]:
+    """Of a repair that all families share: none may lose by it."""
+    by_metric = [trial for trial in tried if trial.decided_by == "metric"]
+    if by_metric:
+        kept = all(trial.kept for trial in by_metric)
+        return [replace(trial, kept=kept, decided_by="metric") for trial in tried]
+    gains = [trial.gain_db for trial in tried]
+    kept = sum(gains) / len(gains) >= LEAST_GAIN_DB and min(gains) > -LEAST_GAIN_DB
+    return [replace(trial, kept=kept) for trial in tried]
 
 
 def _halves(batches: list[Batch]) -> tuple[list[Batch], list[Batch]]:

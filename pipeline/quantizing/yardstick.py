@@ -134,3 +134,5 @@ class JudgingData:
     """What they are, such as `validation split`."""
     identity: str
     """Digest of what they hold."""
+    of_samples: int | None = None
+    """How many there are, where these are some of them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, final
 
@@ -20,10 +21,12 @@ from pipeline.errors import DataRejected, RecipeError
 from pipeline.names import checked_distinct
 from pipeline.onnx_file import write_graph
 from pipeline.quantizing.budget import Budget, Latencies, latencies_from_json
+from pipeline.quantizing.calibration_images import evenly_spaced
 from pipeline.quantizing.layer_costs import Sensitivity
 from pipeline.quantizing.mixed_precision import Judging, judged, notes, sensitivity_document
 from pipeline.quantizing.quantization import quantized
 from pipeline.quantizing.quantized import PLACEMENT, placement_document
+from pipeline.quantizing.repair_metric import METRIC_SAMPLES, RepairJudge
 from pipeline.quantizing.settings import (
     DEFAULT_METHOD,
     DEFAULT_REPAIR,
@@ -53,7 +56,7 @@ class Calibrate(Stage):
     """`[calibrate]`."""
 
     name: ClassVar[str] = "calibrate"
-    version: ClassVar[int] = 13
+    version: ClassVar[int] = 14
     needs: ClassVar[tuple[type[Artifact], ...]] = (Splits, Graph)
     makes: ClassVar[type[Artifact]] = Graphs
     tools: ClassVar[tuple[str, ...]] = ("onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
@@ -135,6 +138,7 @@ class Calibrate(Stage):
             context.cancellation,
             context.checkpoints / "sketches.partial",
             tuple(context.recipe_folder / name for name in self.sketches),
+            self._repair_judge(dataset, context),
         )
         if (judging := self._judging(dataset, indices, inputs, context)) is not None:
             result, found = judged(result, judging, context.progress, context.cancellation)
@@ -184,13 +188,7 @@ class Calibrate(Stage):
         if not len(indices):
             raise DataRejected("[calibrate] judges graphs on the validation split, which is empty: give it a share")
         return Judging(
-            data=JudgingData(
-                len(indices),
-                lambda: self._batches(dataset, indices),
-                dataset.labels(indices) if judges else None,
-                f"{'validation' if judges else 'calibration'} split",
-                sha256_of_value([dataset.records[index].sha256 for index in indices.tolist()]),
-            ),
+            data=self._judging_data(dataset, indices, "validation split" if judges else "calibration split", judges),
             yardstick=TaskMetric(context.task) if judges else None,
             sensitivity=self.sensitivity,
             budget=self.budget,
@@ -198,6 +196,24 @@ class Calibrate(Stage):
             threads=context.threads,
             latencies=self._latencies(context.recipe_folder),
             modules=inputs[Graph].json("modules.json"),
+        )
+
+    def _repair_judge(self, dataset: Dataset, context: Context) -> RepairJudge | None:
+        """By the task's metric, on some of the validation split; None where either is missing."""
+        indices = dataset.indices("validation")
+        if not self.repair or not len(indices):
+            return None
+        some = indices[evenly_spaced(len(indices), METRIC_SAMPLES)]
+        data = replace(self._judging_data(dataset, some, "validation split", labelled=True), of_samples=len(indices))
+        return RepairJudge(data, TaskMetric(context.task), context.threads, context.progress, context.cancellation)
+
+    def _judging_data(self, dataset: Dataset, indices: Indices, called: str, labelled: bool) -> JudgingData:
+        return JudgingData(
+            len(indices),
+            lambda: self._batches(dataset, indices),
+            dataset.labels(indices) if labelled else None,
+            called,
+            sha256_of_value([dataset.records[index].sha256 for index in indices.tolist()]),
         )
 
     def _batches(self, dataset: Dataset, indices: Indices) -> Iterator[Batch]:
