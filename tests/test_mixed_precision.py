@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx_networks import images, residual
 from own_graph import network, samples, saved, shown
 from rich.console import Console
 from spiked_network import SPIKED, spiked, spiked_samples
@@ -258,6 +259,52 @@ def test_the_cheap_look_judges_the_most_sensitive_layers_alone_exactly(
     monkeypatch.setattr("pipeline.quantizing.layer_costs.MOST_SENSITIVE", 1)
     layers = found_in(ran(folder, sensitivity, sensitivity="worst"))["layers"]
     assert [each["node"] for each in layers if each["only"] is not None] == [SPIKED]
+
+
+def test_the_cheap_look_judges_the_most_sensitive_blocks_too_and_a_budget_spends_nothing_on_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx.save(residual((4, 8), size=4), tmp_path / "net.onnx")
+    saved(tmp_path / "data.npz", image=images(20, 1, 4, 4))
+    monkeypatch.setattr("pipeline.quantizing.layer_costs.MOST_SENSITIVE_BLOCKS", 1)
+    looked = found_in(ran(tmp_path, sensitivity, other=None, sensitivity="worst", repair=("none",)))
+    budgeted = found_in(ran(tmp_path, other=None, budget=Budget(min_sqnr_db=1), repair=("none",)))
+    assert [len(each["groups"]) for each in (looked, budgeted)] == [2, 2]
+    (judged,) = [each for each in looked["groups"] if each["only"] is not None]
+    others = [each for each in looked["groups"] if each is not judged]
+    noise = {each["node"]: 10 ** (-each["local_sqnr_db"] / 10) for each in looked["layers"]}
+    assert all(
+        sum(noise[node] for node in judged["layers"]) >= sum(noise[node] for node in each["layers"]) for each in others
+    )
+    assert judged["without"] is not None
+    assert all(each["only"] is None for each in budgeted["groups"])
+
+
+def test_sensitivity_looks_at_as_many_images_as_were_asked_for(folder: Path) -> None:
+    few = ran(folder, sensitivity, sensitivity="worst", images="20", repair=("none",))
+    assert "ranges of 20 images are shaky: a few hundred are usual" in few.document["notes"]
+    with pytest.raises(DataRejected, match="--images 61, but there are 60; lower it or give more"):
+        ran(folder, sensitivity, sensitivity="worst", images="61")
+
+
+def test_sensitivity_that_was_stopped_while_it_judged_does_not_calibrate_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments: dict[str, Any] = {"sensitivity": "worst", "repair": ("none",)}
+    whole = found_in(ran(folder, sensitivity, **arguments))
+    assert not list((folder / "out").glob("*.partial"))
+    (folder / "out" / "net.evaluations.json").unlink()
+
+    def stopped(self: Evaluator, graph: onnx.ModelProto) -> Any:
+        raise Cancelled(15)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Evaluator, "of", stopped)
+        with pytest.raises(Cancelled):
+            ran(folder, sensitivity, **arguments)
+    monkeypatch.setattr("calibration.statistics.collect.collect", None)
+    assert found_in(ran(folder, sensitivity, **arguments)) == whole
+    assert not list((folder / "out").glob("*.partial"))
 
 
 def test_a_search_that_was_stopped_goes_on_where_it_was_and_ends_the_same(

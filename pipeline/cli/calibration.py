@@ -204,6 +204,7 @@ def _sensitivity(
     ],
     family: Families_,
     method: Annotated[str, typer.Option(help="As of quantize.")] = "percentile",
+    images: Images_ = "all",
     exact: Annotated[
         bool, typer.Option("--exact", help="A whole graph for each layer and block, not for the most sensitive alone.")
     ] = False,
@@ -216,7 +217,7 @@ def _sensitivity(
     as_json: Json_ = False,
     quiet: Quiet_ = False,
 ) -> None:
-    """Say what each layer of an ONNX file costs in INT8: alone, and left out."""
+    """Say what each layer and block of an ONNX file costs in INT8: alone, and left out."""
     from pipeline.commands.quantize import QuantizeRequest
     from pipeline.commands.sensitivity import sensitivity
 
@@ -232,6 +233,7 @@ def _sensitivity(
         sensitivity="exact" if exact else "worst",
         validation=validation,
         labels=labels,
+        images=images,
     )
     finished(lambda cancellation: sensitivity(request, progress_of(quiet), cancellation), as_json)
 

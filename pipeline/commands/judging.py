@@ -41,7 +41,7 @@ def judging_of(request: QuantizeRequest, inputs: Mapping[str, GraphInput], batch
     return Judging(
         data=data,
         yardstick=yardstick_of(request.model, data, request.threads, wanted),
-        sensitivity="worst" if request.sensitivity == "off" else request.sensitivity,
+        sensitivity=request.sensitivity,
         budget=request.budget,
         remembered=request.destination.path(EVALUATIONS),
         threads=request.threads,

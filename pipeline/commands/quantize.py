@@ -41,6 +41,9 @@ from pipeline.workspace import disk_errors_explained
 if TYPE_CHECKING:
     from rich.console import Console
 
+PARTIAL = "sketches.partial"
+"""Of a calibration that is not finished, and of one whose graphs are still judged."""
+
 
 @dataclass(frozen=True)
 class QuantizeRequest:
@@ -108,7 +111,7 @@ def quantize(request: QuantizeRequest, progress: Progress, cancellation: Cancell
     batch_size = size_of_batches(inputs, request.batch_size)
     judging = judging_of(request, inputs, batch_size)
     data = data_of(request, inputs, batch_size)
-    partial = to.path("sketches.partial")
+    partial = to.path(PARTIAL)
     judge = repair_judge_of(request, inputs, batch_size, judging, progress, cancellation)
     result = quantized(request.model, data, request.settings, progress, cancellation, partial, judge=judge)
     found: Mapping[str, FamilyFound] = {}

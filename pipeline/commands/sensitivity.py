@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.cancellation import Cancellation
 from pipeline.commands.judging import judging_notes, judging_of, repair_judge_of, write_sensitivity
-from pipeline.commands.quantize import QuantizeRequest, check, data_of
+from pipeline.commands.quantize import PARTIAL, QuantizeRequest, check, data_of
 from pipeline.errors import RecipeError
 from pipeline.outcome import Outcome
 from pipeline.progress import Progress
@@ -28,10 +28,12 @@ def sensitivity(request: QuantizeRequest, progress: Progress, cancellation: Canc
         raise RecipeError("sensitivity 'off' judges nothing")
     data = data_of(request, inputs, batch_size)
     judge = repair_judge_of(request, inputs, batch_size, judging, progress, cancellation)
-    result = quantized(request.model, data, request.settings, progress, cancellation, judge=judge)
+    partial = request.destination.path(PARTIAL)
+    result = quantized(request.model, data, request.settings, progress, cancellation, partial, judge=judge)
     result, found = judged(result, judging, progress, cancellation)
     document = sensitivity_document(found, judging)
     file = write_sensitivity(request, document)
+    partial.unlink(missing_ok=True)
     notes = [*result.notes(), *judging_notes(request, judging, found)]
 
     def show(console: Console) -> None:

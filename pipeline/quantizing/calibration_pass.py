@@ -47,9 +47,10 @@ def measured(
     origin = _origin(model, data, wanted)
     before = _taken_up(wanted.partial, origin, progress)
     stops = _Stops(data, origin, wanted.until_tight)
-    if stops.enough(before.images, lambda: before):  # it was stopped between counting and asking
+    whole = origin.stop - origin.start
+    if before.images == whole or stops.enough(before.images, lambda: before):  # what came after it was stopped
         return _complete(before, origin)
-    with progress.phase("calibrating", origin.stop - origin.start) as phase:
+    with progress.phase("calibrating", whole) as phase:
 
         def on_batch(done: int) -> None:
             phase.reach(done)
@@ -74,6 +75,7 @@ def measured(
             enough=stops.enough if wanted.until_tight else None,
             channels=wanted.channels,
         )
+        save(sketches)  # what comes after may be stopped, too
     return _complete(sketches, origin)
 
 

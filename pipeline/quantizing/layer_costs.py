@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 
 Sensitivity = Literal["off", "local", "worst", "exact"]
 """`local`: what each layer makes of float inputs, in one pass. `worst`: and whole graphs for the `MOST_SENSITIVE`
-layers. `exact`: for each layer and block."""
+layers and the `MOST_SENSITIVE_BLOCKS`. `exact`: for each layer and block."""
 
 LOCAL_SAMPLES = 64
 MOST_SENSITIVE = 8
 """How many layers `worst` judges by whole graphs, as a budget does at least before it tries placements."""
+MOST_SENSITIVE_BLOCKS = 4
 ALONE = "judged alone"
 
 Spared = frozenset[str]
@@ -182,12 +183,12 @@ def local_costs(
     )
 
 
-def exact_costs(subject: Subject, judge: Judge, costs: LayerCosts, every: bool, progress: Progress) -> None:
-    """Whole graphs: of the most sensitive layers, or of every layer and block, alone and left out."""
+def exact_costs(
+    subject: Subject, judge: Judge, costs: LayerCosts, sensitivity: Sensitivity, progress: Progress
+) -> None:
+    """Whole graphs: of the most sensitive layers at least, as a search wants them, alone and left out."""
     nodes = [layer.node for layer in subject.candidates]
-    worst = sorted(nodes, key=lambda node: (costs.local_sqnr_db[node], node))
-    units: list[Unit] = [(node,) for node in (nodes if every else worst[:MOST_SENSITIVE])]
-    units += subject.blocks().values() if every else ()
+    units = _judged_units(subject, costs, sensitivity)
     with progress.phase(f"{subject.family}: whole graphs", 1 + 2 * len(units)) as phase:
         costs.whole = judge.of(frozenset())
         phase.advance(figures=in_words(costs.whole, judge.metric))
@@ -197,6 +198,20 @@ def exact_costs(subject: Subject, judge: Judge, costs: LayerCosts, every: bool, 
             if len(unit) < len(nodes):
                 costs.without[unit] = judge.of(frozenset(unit))
             phase.advance()
+
+
+def _judged_units(subject: Subject, costs: LayerCosts, sensitivity: Sensitivity) -> list[Unit]:
+    """Layers, then blocks; those that cost most by their own results, unless all are wanted."""
+    nodes = [layer.node for layer in subject.candidates]
+    blocks = list(subject.blocks().values())
+    if sensitivity == "exact":
+        return [*((node,) for node in nodes), *blocks]
+    worst = sorted(nodes, key=lambda node: (costs.local_sqnr_db[node], node))[:MOST_SENSITIVE]
+    units: list[Unit] = [(node,) for node in worst]
+    if sensitivity == "worst":
+        noise = costs.noise(nodes)
+        units += sorted(blocks, key=lambda block: -sum(noise[node] for node in block))[:MOST_SENSITIVE_BLOCKS]
+    return units
 
 
 def in_words(evaluation: Evaluation, metric: str | None) -> str:

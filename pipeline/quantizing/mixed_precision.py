@@ -115,7 +115,7 @@ def _of_family(
     judge = Judge(subject, judging.data, judging.yardstick, remembered, judging.threads, cancellation)
     choice = None
     if judging.budget is not None or judging.sensitivity in ("worst", "exact"):
-        exact_costs(subject, judge, costs, judging.sensitivity == "exact", progress)
+        exact_costs(subject, judge, costs, judging.sensitivity, progress)
     if judging.budget is not None:
         latencies = judging.latencies.get(subject.family)
         choice = searched(subject, judge, costs, judging.budget, latencies, progress)
