@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.built_in_networks import BuiltInNetwork, Residual, Segmenter
-from pipeline.image_networks import EfficientNet, MobileNet, RepVgg, VisionTransformer
-from pipeline.interface import IMAGE, IMAGE_AXES, InputSpec, Interface
+from pipeline.models.built_in_networks import BuiltInNetwork, Residual, Segmenter
+from pipeline.models.image_networks import EfficientNet, MobileNet, RepVgg, VisionTransformer
+from pipeline.models.interface import IMAGE, IMAGE_AXES, InputSpec, Interface
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -115,7 +115,7 @@ def write_graph(network: nn.Module, interface: Interface, path: Path) -> None:
     """As `[export]` does; whole or not at all."""
     import onnx
 
-    from pipeline.exporter import exported, strip_metadata
+    from pipeline.exporting.exporter import exported, strip_metadata
 
     model = exported(network, interface, tuple(interface.outputs), OPSET)
     strip_metadata(model)

@@ -20,9 +20,9 @@ from benchmarks.tables import gigabytes, table
 from engines.audit import summarize
 from engines.base import EngineError, Target
 from engines.build_process import Build, built_apart
-from pipeline.cancellation import Cancellation
 from pipeline.errors import EdgestillError
-from pipeline.progress import QuietProgress
+from pipeline.process.cancellation import Cancellation
+from pipeline.process.progress import QuietProgress
 
 PRECISIONS = ("fp32", "fp16", "int8", "int8+fp16", "fp8")
 CALIBRATED_IMAGES = 8
@@ -119,7 +119,7 @@ def _built_at(name: str, opset: int, work: Path) -> str:
     import onnx
     import torch
 
-    from pipeline.exporter import exported, strip_metadata
+    from pipeline.exporting.exporter import exported, strip_metadata
 
     interface = interface_of(NETWORKS[name])
     torch.manual_seed(0)

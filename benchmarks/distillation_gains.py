@@ -18,21 +18,21 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import atomic
 from pipeline.artifact import Artifacts, Splits, Teacher
-from pipeline.cancellation import Cancellation
 from pipeline.context import Context
-from pipeline.data import Dataset, open_dataset
+from pipeline.data.dataset import Dataset, open_dataset
+from pipeline.data.splits import SPLITS
 from pipeline.distillation.teacher_cache import CacheSettings
 from pipeline.distillation.teaching import Teaching
 from pipeline.distillation.trainer import fit, set_up_torch
 from pipeline.distillation.training import Lesson, Training
+from pipeline.files import atomic
+from pipeline.measuring.predictions import predictions
 from pipeline.mistakes import settings_from_toml
-from pipeline.models import make_model
-from pipeline.predictions import predictions
-from pipeline.progress import QuietProgress
+from pipeline.models.model import make_model
+from pipeline.process.cancellation import Cancellation
+from pipeline.process.progress import QuietProgress
 from pipeline.recipe import built_in_recipes
-from pipeline.splits import SPLITS
 from pipeline.stages.data import Data
 from pipeline.stages.distill import Distill
 from pipeline.stages.teacher import TrainTeacher

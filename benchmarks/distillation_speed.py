@@ -24,7 +24,7 @@ from benchmarks.distillation_gains import context_in
 from engines.peak_memory import high_water_mark_bytes
 from pipeline.artifact import Artifacts, Splits, Teacher
 from pipeline.context import Context
-from pipeline.data import Dataset, open_dataset
+from pipeline.data.dataset import Dataset, open_dataset
 from pipeline.distillation.augment import AffinePlan, Augment
 from pipeline.distillation.losses.kd import KD
 from pipeline.distillation.losses.labels import Labels
@@ -36,11 +36,11 @@ from pipeline.distillation.teaching import Teaching
 from pipeline.distillation.trainer import fit, set_up_torch
 from pipeline.distillation.training import Lesson, Training
 from pipeline.mistakes import settings_from_toml
-from pipeline.models import make_model, parameter_count
+from pipeline.models.model import make_model, parameter_count
+from pipeline.models.weights import write_weights
 from pipeline.samples.digits import digit_images
 from pipeline.stages.data import Data
 from pipeline.stages.teacher import TrainTeacher
-from pipeline.weights import write_weights
 
 Mode = Literal["labels", "live", "cached", "plain live", "plain labels"]
 MODES: tuple[Mode, ...] = ("labels", "live", "cached", "plain live", "plain labels")
@@ -102,7 +102,7 @@ def _inputs(folder: Path) -> Artifacts:
 
 
 def _write_teacher(splits: Splits, target: Path, context: Context) -> None:
-    from pipeline.weights import network_document
+    from pipeline.models.weights import network_document
 
     interface = open_dataset(splits, context).interface
     model = settings_from_toml(TrainTeacher, {"model": TEACHER}).model
@@ -152,7 +152,7 @@ def _plain_loop(
     import torch
     from torch.nn import functional
 
-    from pipeline.weights import teacher_networks
+    from pipeline.models.weights import teacher_networks
 
     student = _student(dataset, context)
     (teacher,) = teacher_networks(inputs[Teacher], context)

@@ -1,7 +1,7 @@
 """The kinds of files that stages exchange, one class a kind.
 
 An artifact is a folder whose every file is listed, with its digest, in `manifest.json`. It is opened through
-`pipeline.manifest`, which verifies it first; nothing here reads a file that was not verified.
+`pipeline.files.manifest`, which verifies it first; nothing here reads a file that was not verified.
 """
 
 from __future__ import annotations

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.cancellation import Cancellation
-from pipeline.progress import Progress
+from pipeline.process.cancellation import Cancellation
+from pipeline.process.progress import Progress
+from pipeline.process.world import World
 from pipeline.tasks.task import Task
 from pipeline.tracking.tracking import StageTracking
-from pipeline.world import World
 
 if TYPE_CHECKING:
     from pipeline.recipe import Recipe

@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.building.target_settings import missing_profiles, unused_profiles, with_presets
 from pipeline.errors import RecipeError
-from pipeline.gates import Gates
 from pipeline.mistakes import explained, settings_from_toml
 from pipeline.names import Name, nearest, unknown
+from pipeline.results.gates import Gates
 from pipeline.stage import Stage
 from pipeline.stages import STAGES
 from pipeline.stages.build import Build

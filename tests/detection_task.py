@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import DataRejected
-from pipeline.interface import Shape
+from pipeline.models.interface import Shape
 from pipeline.tasks.task import Arrays, Counts, Outputs, Statistics, Task
 
 if TYPE_CHECKING:

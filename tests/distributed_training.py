@@ -25,7 +25,7 @@ from pipeline.distillation.trainer import fit, set_up_torch
 from pipeline.distillation.training import Lesson, Training
 from pipeline.distillation.views import Batch
 from pipeline.networks.plain import PlainNetwork
-from pipeline.world import asked_world, joined
+from pipeline.process.world import asked_world, joined
 
 PAIRS = (LayerPair(student="stages.1", teacher="maps"),)
 TERMS = (KD(), DIST(), Hint(pairs=PAIRS), RKD(pairs=PAIRS), Similarity(pairs=PAIRS))

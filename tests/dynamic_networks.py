@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.interface import InputSpec, Interface
+from pipeline.models.interface import InputSpec, Interface
 
 IMAGES = Interface((InputSpec("input", "float32", (3, 32, 32), ("channels", "height", "width")),), {"logits": None}, 5)
 """`EncoderDecoder`'s."""

@@ -19,7 +19,7 @@ from pipeline.distillation.losses.loss import DistillationLoss
 from pipeline.distillation.losses.mimic import Mimic
 from pipeline.distillation.losses.standardized_kd import StandardizedKD
 from pipeline.distillation.seen import Seen
-from pipeline.interface import Shape
+from pipeline.models.interface import Shape
 from pipeline.tasks import TASKS
 from pipeline.tasks.classification import ratio
 from pipeline.tasks.task import Arrays, Outputs, Statistics, SummedTask

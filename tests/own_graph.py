@@ -10,10 +10,10 @@ import onnx
 from onnx import numpy_helper, parser
 from rich.console import Console
 
-from pipeline.cancellation import Cancellation
+from pipeline.commands.outcome import Outcome
 from pipeline.commands.quantize import QuantizeRequest, quantize
-from pipeline.outcome import Outcome
-from pipeline.progress import QuietProgress
+from pipeline.process.cancellation import Cancellation
+from pipeline.process.progress import QuietProgress
 
 NETWORK = """
 <ir_version: 8, opset_import: ["" : 18]>

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner, Result
 
 from pipeline.artifact import Artifacts, Splits
-from pipeline.cancellation import Cancellation
 from pipeline.context import Context
-from pipeline.data import Dataset, open_dataset
-from pipeline.progress import Progress, QuietProgress
+from pipeline.data.dataset import Dataset, open_dataset
+from pipeline.process.cancellation import Cancellation
+from pipeline.process.progress import Progress, QuietProgress
 from pipeline.stages.data import Data
 from pipeline.tasks import TASKS
 

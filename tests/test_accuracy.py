@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from small_training import CLASSES, context_in, dataset_in
 
 from engines.base import Arrays, Session, Target, TensorInfo
-from pipeline.accuracy import TestSplit
-from pipeline.interface import IMAGE
+from pipeline.measuring.accuracy import TestSplit
+from pipeline.models.interface import IMAGE
 
 
 class Recording(Session):

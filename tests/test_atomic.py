@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import atomic
+from pipeline.files import atomic
 
 
 def names(folder: Path) -> list[str]:

@@ -14,7 +14,7 @@ from engines.audit import Audit
 from pipeline.building.auditing import AuditGates, Opponent, audit_failures
 from pipeline.commands.audit import audit
 from pipeline.errors import IntegrityError, RecipeError
-from pipeline.manifest import MANIFEST, Manifest, outputs_of
+from pipeline.files.manifest import MANIFEST, Manifest, outputs_of
 
 HALF = Audit(10, 3, 0, 3, 0, 0, ("a", "b", "head"), 1_000_000, multiply_adds=100)
 INT8 = Audit(15, 3, 2, 0, 1, 0, ("head",), 1_900_000, multiply_adds=100, int8_multiply_adds=80)

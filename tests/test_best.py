@@ -17,8 +17,8 @@ from calibration.placement.place import place
 from calibration.prepare import prepared
 from calibration.ranges import Ranges, ranges_from_sketches
 from calibration.statistics.collect import Batch, collect
-from pipeline.cancellation import Cancellation
-from pipeline.progress import QuietProgress
+from pipeline.process.cancellation import Cancellation
+from pipeline.process.progress import QuietProgress
 from pipeline.quantizing.quantization import quantized
 from pipeline.quantizing.settings import CalibrationData, QuantizationSettings, checked_method
 

@@ -15,9 +15,9 @@ from tensorrt_graphs import needs_tensorrt_rtx
 
 from engines import ENGINES
 from engines.base import EngineError, Target
-from pipeline import atomic
 from pipeline.artifact import Artifacts, Graph, Graphs
 from pipeline.errors import MachineLacks, NotAcceptable, RecipeError
+from pipeline.files import atomic
 from pipeline.recipe import built_in_recipes, load_recipe, recipe_from_text
 from pipeline.stages import build as build_module
 from pipeline.stages.build import Build

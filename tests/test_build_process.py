@@ -19,8 +19,8 @@ from engines.build_process import Build, OutOfMemory, built_apart
 from pipeline.artifact import Artifacts, Graph, Graphs
 from pipeline.building.fleet import built_fleet
 from pipeline.errors import NotAcceptable, ResourceExhausted
-from pipeline.gates import built_gate
 from pipeline.reporting.result import EngineResult
+from pipeline.results.gates import built_gate
 
 pytestmark = needs_tensorrt_rtx
 

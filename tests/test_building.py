@@ -14,9 +14,9 @@ from engines.base import AxisProfile, BuildCancelled, BuiltEngine, Engine, Engin
 from engines.run_options import RunOptions
 from pipeline.building.builds import Wanted, built_engine, engine_line, engine_record
 from pipeline.building.target_settings import Profile, TargetSettings, missing_profiles, unused_profiles
-from pipeline.cancellation import Cancellation
 from pipeline.errors import Cancelled, NotAcceptable, ResourceExhausted
-from pipeline.progress import QuietProgress
+from pipeline.process.cancellation import Cancellation
+from pipeline.process.progress import QuietProgress
 from pipeline.stages import measure
 
 LENGTHS = {"min": 4, "opt": 16, "max": 64}

@@ -11,12 +11,12 @@ import pytest
 from own_graph import network, quantized, samples, saved
 
 from calibration.statistics import Sketches
-from pipeline.cancellation import Cancellation
 from pipeline.commands.calibrate import CalibrateRequest, calibrate
+from pipeline.commands.outcome import Outcome
 from pipeline.commands.quantize_sketches import SketchesRequest, quantize_sketches
 from pipeline.errors import Cancelled, DataRejected, RecipeError
-from pipeline.outcome import Outcome
-from pipeline.progress import PlainProgress, QuietProgress
+from pipeline.process.cancellation import Cancellation
+from pipeline.process.progress import PlainProgress, QuietProgress
 
 
 @pytest.fixture

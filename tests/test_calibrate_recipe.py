@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from tiny_run import run_edgestill
 
-from pipeline import runner
-from pipeline.cancellation import Cancellation
 from pipeline.commands.calibrate_recipe import RecipeRequest, calibrate_recipe
 from pipeline.errors import Cancelled, DataRejected, RecipeError
-from pipeline.progress import QuietProgress
+from pipeline.files.workspace import Workspace
+from pipeline.process.cancellation import Cancellation
+from pipeline.process.progress import QuietProgress
 from pipeline.recipe import load_recipe
-from pipeline.selection import Selection
-from pipeline.workspace import Workspace
+from pipeline.running import runner
+from pipeline.running.selection import Selection
 
 
 def calibrated(recipe: Path, shard: str, cancellation: Cancellation | None = None) -> Path:

@@ -13,13 +13,13 @@ from own_graph import network, samples, saved
 
 from calibration.statistics.collect import Batch
 from calibration.statistics.sufficiency import marks
-from pipeline.cancellation import Cancellation
 from pipeline.commands.calibrate import CalibrateRequest, calibrate
+from pipeline.commands.outcome import Outcome
 from pipeline.commands.quantize import QuantizeRequest, quantize
 from pipeline.commands.quantize_sketches import SketchesRequest, quantize_sketches
 from pipeline.errors import Cancelled, DataRejected, RecipeError
-from pipeline.outcome import Outcome
-from pipeline.progress import QuietProgress
+from pipeline.process.cancellation import Cancellation
+from pipeline.process.progress import QuietProgress
 from pipeline.quantizing.calibration_images import asked_for, images_from_text, spread
 from pipeline.quantizing.settings import CalibrationData
 

@@ -23,19 +23,19 @@ from calibration.float_types import BFLOAT16, HALF, FloatType
 from engines import ENGINES
 from engines.audit import summarize
 from engines.base import UINT8_NHWC, Arrays, AxisProfile, BuiltEngine, Session, Target, TensorInfo
-from pipeline.accuracy import TestSplit
 from pipeline.artifact import Artifacts
 from pipeline.building import camera_input
 from pipeline.building.builds import Wanted, built_engine
 from pipeline.building.camera_input import with_camera_input
 from pipeline.building.fed_session import FedSession, both_forms
 from pipeline.building.target_settings import TargetSettings
-from pipeline.cancellation import Cancellation
+from pipeline.data.preprocess import Preprocess
 from pipeline.errors import DataRejected, NotAcceptable, RecipeError
-from pipeline.interface import IMAGE
-from pipeline.parity import ReferenceSession
-from pipeline.preprocess import Preprocess
-from pipeline.progress import QuietProgress
+from pipeline.exporting.parity import ReferenceSession
+from pipeline.measuring.accuracy import TestSplit
+from pipeline.models.interface import IMAGE
+from pipeline.process.cancellation import Cancellation
+from pipeline.process.progress import QuietProgress
 from pipeline.recipe import load_recipe
 from pipeline.stages.build import Build
 

@@ -9,13 +9,13 @@ import sys
 
 import pytest
 
-from pipeline.cancellation import Cancellation
 from pipeline.errors import Cancelled
+from pipeline.process.cancellation import Cancellation
 
 # Work that never looks whether it was asked to stop.
 DEAF = """
 import time
-from pipeline.cancellation import Cancellation
+from pipeline.process.cancellation import Cancellation
 cancellation = Cancellation()
 with cancellation.listening():
     print("ready", flush=True)

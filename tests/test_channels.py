@@ -18,12 +18,12 @@ from calibration.prepare import prepared
 from calibration.statistics import Sketches
 from calibration.statistics.channels import channel_axes
 from calibration.statistics.collect import Batch, collect
-from pipeline.cancellation import Cancellation
 from pipeline.commands.calibrate import CalibrateRequest, calibrate
 from pipeline.commands.quantize import QuantizeRequest, quantize
 from pipeline.commands.quantize_sketches import SketchesRequest, quantize_sketches
 from pipeline.errors import DataRejected
-from pipeline.progress import QuietProgress
+from pipeline.process.cancellation import Cancellation
+from pipeline.process.progress import QuietProgress
 
 
 def batches_of(values: NDArray[np.float32], name: str, first: int = 0) -> list[Batch]:

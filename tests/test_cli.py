@@ -13,9 +13,9 @@ import pytest
 from tiny_run import command, run_edgestill
 
 from pipeline import cli
+from pipeline.cli.finish import finish
+from pipeline.commands.outcome import Outcome
 from pipeline.errors import IntegrityError
-from pipeline.finish import finish
-from pipeline.outcome import Outcome
 
 
 def document(run: subprocess.CompletedProcess[str]) -> dict[str, object]:
@@ -77,7 +77,7 @@ def test_a_run_that_changes_nothing_shows_the_report_again_and_never_imports_tor
     assert run.returncode == 0
     assert len(skipped) == 8
     assert "Report: " in run.stdout
-    assert "pipeline.runner" in imported
+    assert "pipeline.running.runner" in imported
     assert not imported & {"torch", "onnx", "onnxruntime", "onnxscript", "sklearn", "PIL", "jsonschema", "jinja2"}
 
 
@@ -86,7 +86,7 @@ def test_help_imports_neither_numpy_nor_a_stage() -> None:
     imported = {line.rpartition("|")[2].strip() for line in run.stderr.splitlines()}
     assert run.returncode == 0
     assert "pipeline.cli" in imported or "typer" in imported
-    assert not imported & {"numpy", "pipeline.recipe", "pipeline.runner", "engines", "calibration", "torch"}
+    assert not imported & {"numpy", "pipeline.recipe", "pipeline.running.runner", "engines", "calibration", "torch"}
 
 
 def test_a_failed_gate_ends_with_1_and_runs_the_report_alone(recipe: Path, workspace: Path) -> None:

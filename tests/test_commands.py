@@ -13,13 +13,13 @@ from own_graph import NETWORK, network, quantized, samples, saved, shown
 from PIL import Image
 
 from engines.tensorrt.engine import TensorRTRTX
-from pipeline.cancellation import Cancellation
 from pipeline.commands.build import BuildRequest, build
 from pipeline.commands.doctor import doctor
 from pipeline.commands.new import new
+from pipeline.commands.outcome import Outcome
 from pipeline.errors import DataRejected, EdgestillError, MachineLacks, NotAcceptable, RecipeError
-from pipeline.outcome import Outcome
-from pipeline.progress import QuietProgress
+from pipeline.process.cancellation import Cancellation
+from pipeline.process.progress import QuietProgress
 from pipeline.recipe import load_recipe
 
 

@@ -15,11 +15,11 @@ from pydantic import ValidationError
 from small_training import IMAGES, arrays, context_in, dataset_in, save_npz, splits_in
 
 from pipeline.artifact import Splits
-from pipeline.data import Source, content_digest, open_dataset, read_interface
+from pipeline.data.dataset import Source, content_digest, open_dataset, read_interface
+from pipeline.data.splits import SPLITS
 from pipeline.errors import DataRejected, IntegrityError, RecipeError
-from pipeline.interface import InputSpec
+from pipeline.models.interface import InputSpec
 from pipeline.samples import npz
-from pipeline.splits import SPLITS
 from pipeline.stages.data import Data
 from pipeline.tasks import TASKS
 from pipeline.tasks.classification import OneOfSeveral
@@ -384,7 +384,7 @@ def test_the_interface_is_read_without_the_data(tmp_path: Path) -> None:
 def test_images_are_the_same_whether_kept_or_made_anew(
     tmp_path: Path, kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.data.KEPT_BYTES", kept)
+    monkeypatch.setattr("pipeline.data.dataset.KEPT_BYTES", kept)
     dataset, data = dataset_in(tmp_path), arrays()["images"]
     for indices in ([3, 1, 3], [1, 59], [59]):
         np.testing.assert_array_equal(dataset.inputs(indices)["input"][:, 0], data[indices])

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 from small_training import RECIPE, arrays, recipe_in, save_npz, splits_in
 
-from pipeline.cancellation import Cancellation
 from pipeline.commands.data_check import data_check
+from pipeline.commands.outcome import Outcome
+from pipeline.data.splits import SPLITS
 from pipeline.errors import Cancelled, DataRejected, RecipeError
-from pipeline.outcome import Outcome
-from pipeline.progress import QuietProgress
-from pipeline.splits import SPLITS
+from pipeline.process.cancellation import Cancellation
+from pipeline.process.progress import QuietProgress
 
 OWN_SPLITS = np.array([*["train"] * 6, "validation", "calibration", "test", "test"] * 6)
 SEQUENCES: dict[str, Any] = {

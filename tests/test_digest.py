@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.archive import write_npz
-from pipeline.digest import REMEMBERED_FROM_BYTES, UserFileDigests, sha256_of_file, sha256_of_value
 from pipeline.errors import RecipeError
+from pipeline.files.archive import write_npz
+from pipeline.files.digest import REMEMBERED_FROM_BYTES, UserFileDigests, sha256_of_file, sha256_of_value
 
 
 def test_the_order_of_keys_does_not_matter_and_nan_is_refused() -> None:

@@ -12,9 +12,9 @@ from small_training import context_in, splits_in
 
 from pipeline.artifact import Artifacts, Splits, Student, Teacher
 from pipeline.distillation.losses.kd import KD
+from pipeline.models.weights import load_network
 from pipeline.stages.distill import Distill
 from pipeline.stages.teacher import TrainTeacher
-from pipeline.weights import load_network
 
 STUDENT = {"name": "plain", "widths": [4, 8]}
 

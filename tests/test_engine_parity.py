@@ -24,9 +24,9 @@ from pipeline.building.engine_parity import EngineParity, _Error, _error, _probl
 from pipeline.building.fleet import TargetBuilt, images_of
 from pipeline.building.fleet_parity import Compared, compared
 from pipeline.building.random_parity import random_parity
-from pipeline.cancellation import Cancellation
 from pipeline.errors import NotAcceptable
-from pipeline.progress import QuietProgress
+from pipeline.process.cancellation import Cancellation
+from pipeline.process.progress import QuietProgress
 from pipeline.tasks import TASKS
 
 CPU = Target("cpu", "onnxruntime")

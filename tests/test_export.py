@@ -17,17 +17,17 @@ from pydantic import TypeAdapter, ValidationError
 from small_training import context_in, splits_in
 from torch import Tensor, nn
 
-from pipeline import atomic
 from pipeline.artifact import Artifacts, Splits, Student
-from pipeline.data import read_interface
+from pipeline.data.dataset import read_interface
 from pipeline.errors import NotAcceptable, RecipeError
-from pipeline.exporter import exported
-from pipeline.interface import MASK, InputSpec, Interface
-from pipeline.models import Model, make_model
-from pipeline.parity import OutputParity, ReferenceSession, Tolerance, require_parity
-from pipeline.parity_check import ParityCheck, nearby_sizes, random_inputs
+from pipeline.exporting.exporter import exported
+from pipeline.exporting.parity import OutputParity, ReferenceSession, Tolerance, require_parity
+from pipeline.exporting.parity_check import ParityCheck, nearby_sizes, random_inputs
+from pipeline.files import atomic
+from pipeline.models.interface import MASK, InputSpec, Interface
+from pipeline.models.model import Model, make_model
+from pipeline.models.weights import network_document, write_weights
 from pipeline.stages.export import Export
-from pipeline.weights import network_document, write_weights
 
 TOLERANCE = Tolerance(1e-4, 1e-4)
 

@@ -11,8 +11,8 @@ from dynamic_networks import IMAGES, ROWS, SEQUENTIAL, SPATIAL, EncoderDecoder, 
 from torch import Tensor, nn
 
 from pipeline.errors import NotAcceptable
-from pipeline.exporter import exported, source_modules, strip_metadata
-from pipeline.interface import InputSpec, Interface
+from pipeline.exporting.exporter import exported, source_modules, strip_metadata
+from pipeline.models.interface import InputSpec, Interface
 
 SMALL = Interface((InputSpec("input", "float32", (1, 8, 8), ("channels", "height", "width")),), {"logits": (3,)}, 3)
 

@@ -17,12 +17,12 @@ from calibration import external_data
 from calibration.external_data import digest, is_large, loaded, values_of
 from calibration.quality import session_as_written
 from engines.base import sha256_of_file
-from pipeline.cancellation import Cancellation
 from pipeline.commands.calibrate import CalibrateRequest, calibrate
 from pipeline.commands.lint import LintRequest, lint
 from pipeline.commands.quantize import QuantizeRequest, quantize
-from pipeline.onnx_file import loaded_graph, write_graph
-from pipeline.progress import QuietProgress
+from pipeline.files.onnx_file import loaded_graph, write_graph
+from pipeline.process.cancellation import Cancellation
+from pipeline.process.progress import QuietProgress
 
 FP32_BYTES = 2764
 """Of all weights of the network; the INT8 graph has 1.1 kB of them."""

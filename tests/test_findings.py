@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.findings import accuracy_findings, timing_findings
+from pipeline.results.findings import accuracy_findings, timing_findings
 
 
 def estimate(value: float, half: float = 0.02) -> dict[str, Any]:

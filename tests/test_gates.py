@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.gates import Gates, gate_results, target_gate
 from pipeline.reporting.model import Estimate
 from pipeline.reporting.result import EngineResult, GateResult, Latency, Search
 from pipeline.reporting.verdict import verdict_from_gates
+from pipeline.results.gates import Gates, gate_results, target_gate
 
 
 def estimate(value: float, low: float | None = None, high: float | None = None) -> Estimate:

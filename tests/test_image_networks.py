@@ -15,9 +15,9 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from pipeline.errors import RecipeError
-from pipeline.exporter import exported
-from pipeline.interface import IMAGE, IMAGE_AXES, InputSpec, Interface, Shape
-from pipeline.models import Model, make_model, parameter_count
+from pipeline.exporting.exporter import exported
+from pipeline.models.interface import IMAGE, IMAGE_AXES, InputSpec, Interface, Shape
+from pipeline.models.model import Model, make_model, parameter_count
 from pipeline.networks import RepVgg, VisionTransformer
 from pipeline.networks.inverted_residual import Activations, BlockShape, InvertedResidual, divisible
 from pipeline.networks.repvgg import RepVggBlock, with_merged_branches

@@ -16,6 +16,7 @@ ALLOWED = {
     "calibration": {"calibration"},
     "engines": {"engines"},
 }
+STARTED = ("pipeline.cli", "pipeline.recipe", "pipeline.running.runner", "pipeline.running.status", "engines")
 HEAVY = {
     "torch",
     "onnx",
@@ -85,7 +86,7 @@ def test_engines_are_written_in_the_syntax_of_python_3_10() -> None:
         ast.parse(file.read_text(encoding="utf-8"), str(file), feature_version=(3, 10))
 
 
-@pytest.mark.parametrize("module", ["pipeline.cli", "pipeline.recipe", "pipeline.runner", "pipeline.status", "engines"])
+@pytest.mark.parametrize("module", STARTED)
 def test_nothing_heavy_is_imported_at_start(module: str) -> None:
     code = f"import sys, {module}; print(*(name for name in sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

@@ -19,8 +19,8 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.errors import MachineLacks, RecipeError
-from pipeline.interface import IMAGE, IMAGE_AXES, InputSpec, Interface, Shape
-from pipeline.models import Model, make_model
+from pipeline.models.interface import IMAGE, IMAGE_AXES, InputSpec, Interface, Shape
+from pipeline.models.model import Model, make_model
 
 MODEL: TypeAdapter[Any] = TypeAdapter(Model)
 

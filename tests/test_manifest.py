@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import IntegrityError
-from pipeline.manifest import Manifest, outputs_of, read_manifest, verified_manifest
+from pipeline.files.manifest import Manifest, outputs_of, read_manifest, verified_manifest
 
 KEY = "0123456789abcdef"
 

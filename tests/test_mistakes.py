@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from small_training import RECIPE
 
 from pipeline.mistakes import chosen, explained, settings_from_toml
-from pipeline.models import NETWORKS, Plain
+from pipeline.models.model import NETWORKS, Plain
 from pipeline.stages import STAGES
 
 DOCUMENT = tomllib.loads(RECIPE)

@@ -17,12 +17,12 @@ from rich.console import Console
 from spiked_network import SPIKED, spiked, spiked_samples
 
 from calibration.quality import session_as_written
-from pipeline.cancellation import Cancellation
+from pipeline.commands.outcome import Outcome
 from pipeline.commands.quantize import QuantizeRequest, quantize
 from pipeline.commands.sensitivity import sensitivity
 from pipeline.errors import Cancelled, DataRejected, EdgestillError, MeasurementInvalid, RecipeError
-from pipeline.outcome import Outcome
-from pipeline.progress import QuietProgress
+from pipeline.process.cancellation import Cancellation
+from pipeline.process.progress import QuietProgress
 from pipeline.quantizing.budget import Budget, budget_from_options
 from pipeline.quantizing.evaluation import Evaluator
 

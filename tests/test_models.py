@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.errors import RecipeError
-from pipeline.interface import IMAGE, IMAGE_AXES, MASK, InputSpec, Interface
-from pipeline.models import Model, make_model, model_files, model_tools, parameter_count
+from pipeline.models.interface import IMAGE, IMAGE_AXES, MASK, InputSpec, Interface
+from pipeline.models.model import Model, make_model, model_files, model_tools, parameter_count
 
 MODEL: TypeAdapter[Any] = TypeAdapter(Model)
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline import near_duplicates as module
-from pipeline.near_duplicates import Alike, Thumbnails, near_duplicates
+from pipeline.checking import near_duplicates as module
+from pipeline.checking.near_duplicates import Alike, Thumbnails, near_duplicates
+from pipeline.data.splits import SPLITS, SplitShares, split_by_content
 from pipeline.samples import digits
-from pipeline.splits import SPLITS, SplitShares, split_by_content
 from pipeline.tasks import TASKS
 
 Picture = NDArray[np.float32]

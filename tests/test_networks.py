@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from pipeline.errors import RecipeError
-from pipeline.interface import IMAGE, IMAGE_AXES, MASK, InputSpec, Interface, Shape
-from pipeline.models import Model, make_model, parameter_count
+from pipeline.models.interface import IMAGE, IMAGE_AXES, MASK, InputSpec, Interface, Shape
+from pipeline.models.model import Model, make_model, parameter_count
 from pipeline.networks import PlainNetwork, ResidualNetwork, TransformerNetwork
 from pipeline.networks.transformer import Attention, sinusoids
 

@@ -12,7 +12,7 @@ import pytest
 from pipeline.building import older_opset
 from pipeline.building.older_opset import at_opset, opset_of
 from pipeline.errors import NotAcceptable
-from pipeline.parity import ReferenceSession
+from pipeline.exporting.parity import ReferenceSession
 
 
 def graph_in(folder: Path, body: str, opset: int = 18) -> Path:

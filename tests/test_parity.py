@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from pipeline.errors import NotAcceptable
-from pipeline.parity import OutputParity, ReferenceSession, Tolerance, compare, require_parity
+from pipeline.exporting.parity import OutputParity, ReferenceSession, Tolerance, compare, require_parity
 
 TOLERANCE = Tolerance(1e-4, 1e-4)
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
+from pipeline.data.preprocess import Preprocess
 from pipeline.errors import DataRejected
-from pipeline.preprocess import Preprocess
 
 FINITE = st.floats(-100, 100, width=32)
 GRAY = hnp.arrays(np.uint8, st.tuples(st.integers(5, 9), st.integers(5, 9)))

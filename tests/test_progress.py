@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from pipeline.progress import PlainProgress, Progress, QuietProgress, TerminalProgress, progress_for
+from pipeline.process.progress import PlainProgress, Progress, QuietProgress, TerminalProgress, progress_for
 
 
 class Terminal(io.StringIO):

@@ -13,7 +13,7 @@ import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # it ships no types
 from small_training import invoke
 
-from pipeline.parity import ReferenceSession
+from pipeline.exporting.parity import ReferenceSession
 
 GRAPH = """<ir_version: 8, opset_import: ["" : %d]> g (float[N,3,H,W] x, float[N,L,16] s)
   => (float[N,32] y, float[N,L,24] t) {

@@ -14,12 +14,12 @@ from own_graph import network, samples, saved, shown
 from tiny_run import run_edgestill
 
 from calibration.tensorrt_cache.cache import CalibrationCache
-from pipeline.cancellation import Cancellation
+from pipeline.commands.outcome import Outcome
 from pipeline.commands.quantize import QuantizeRequest, quantize
 from pipeline.commands.quantize_cache import CacheRequest, quantize_cache
 from pipeline.errors import DataRejected, IntegrityError, NotAcceptable, RecipeError
-from pipeline.outcome import Outcome
-from pipeline.progress import QuietProgress
+from pipeline.process.cancellation import Cancellation
+from pipeline.process.progress import QuietProgress
 
 
 @pytest.fixture

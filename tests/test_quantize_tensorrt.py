@@ -15,11 +15,11 @@ from calibration.ranges import Ranges
 from calibration.scale import scale_from_amax
 from calibration.tensorrt_cache.cache import CalibrationCache
 from calibration.tensorrt_cache.origin import loaded_origin
-from pipeline.cancellation import Cancellation
+from pipeline.commands.outcome import Outcome
 from pipeline.commands.quantize import QuantizeRequest, quantize
 from pipeline.errors import NotAcceptable, RecipeError
-from pipeline.outcome import Outcome
-from pipeline.progress import QuietProgress
+from pipeline.process.cancellation import Cancellation
+from pipeline.process.progress import QuietProgress
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ from calibration.repairs.bias_correction import bias_corrected
 from calibration.repairs.equalization import channel_amax, equalized, is_equalizable, pairs_of, scales_of
 from calibration.segments import SegmentedRun
 from calibration.statistics.collect import Batch, collect
-from pipeline.cancellation import Cancellation
-from pipeline.progress import QuietProgress
+from pipeline.process.cancellation import Cancellation
+from pipeline.process.progress import QuietProgress
 from pipeline.quantizing.quantization import quantized
 from pipeline.quantizing.quantized import Quantized, placement_document
 from pipeline.quantizing.settings import (

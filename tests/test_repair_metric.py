@@ -18,11 +18,11 @@ from spiked_network import spiked_samples
 
 from calibration.quality import OutputQuality, Quality, session_as_written
 from calibration.statistics.collect import Batch
-from pipeline.cancellation import Cancellation
 from pipeline.commands.quantize import QuantizeRequest, quantize
 from pipeline.errors import RecipeError
-from pipeline.intervals import Interval
-from pipeline.progress import QuietProgress
+from pipeline.measuring.intervals import Interval
+from pipeline.process.cancellation import Cancellation
+from pipeline.process.progress import QuietProgress
 from pipeline.quantizing.calibration_images import evenly, evenly_spaced
 from pipeline.quantizing.quantization import quantized
 from pipeline.quantizing.quantized import Quantized, placement_document

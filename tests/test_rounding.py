@@ -21,8 +21,8 @@ from calibration.repairs.patches import columns
 from calibration.repairs.rounding import Root, Rounded, roundings_of
 from calibration.statistics.collect import Batch, collect
 from calibration.weights import weight_scales
-from pipeline.cancellation import Cancellation
-from pipeline.progress import QuietProgress
+from pipeline.process.cancellation import Cancellation
+from pipeline.process.progress import QuietProgress
 from pipeline.quantizing.budget import Budget
 from pipeline.quantizing.mixed_precision import Judging, judged
 from pipeline.quantizing.quantization import quantized

@@ -11,18 +11,18 @@ from typing import ClassVar, final
 import pytest
 
 from pipeline.artifact import Artifact, Artifacts, Splits, Student, Teacher
-from pipeline.cancellation import Cancellation
 from pipeline.context import Context
 from pipeline.errors import Cancelled, DataRejected, MachineLacks, RecipeError
-from pipeline.key import changes
-from pipeline.progress import QuietProgress
+from pipeline.files.workspace import Workspace
+from pipeline.process.cancellation import Cancellation
+from pipeline.process.progress import QuietProgress
 from pipeline.recipe import Recipe
-from pipeline.runner import run
-from pipeline.selection import Selection
+from pipeline.running.key import changes
+from pipeline.running.runner import run
+from pipeline.running.selection import Selection
+from pipeline.running.status import status
 from pipeline.stage import Stage
-from pipeline.status import status
 from pipeline.tasks import TASKS
-from pipeline.workspace import Workspace
 
 
 @final

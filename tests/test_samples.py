@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.data.splits import SPLITS
 from pipeline.errors import DataRejected, RecipeError
 from pipeline.samples import (
     ROWS_AXES,
@@ -25,7 +26,6 @@ from pipeline.samples import (
     npz,
     read_image,
 )
-from pipeline.splits import SPLITS
 from pipeline.tasks import TASKS
 from pipeline.tasks.task import Task
 

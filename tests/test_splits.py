@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.splits import SPLITS, SplitShares, split_by_content
+from pipeline.data.splits import SPLITS, SplitShares, split_by_content
 
 # Sizes of classes, and how often each content is repeated.
 POPULATIONS = st.lists(st.integers(1, 40), min_size=1, max_size=8)

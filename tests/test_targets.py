@@ -23,9 +23,9 @@ from engines.tensorrt.timing_cache import keep_timing_cache, take_timing_cache, 
 from pipeline.building.builds import Wanted, built_engine
 from pipeline.building.older_opset import opset_of
 from pipeline.building.target_settings import TargetSettings, unused_profiles, with_preset, with_presets
-from pipeline.cancellation import Cancellation
 from pipeline.commands.targets import target_of_preset
-from pipeline.progress import QuietProgress
+from pipeline.process.cancellation import Cancellation
+from pipeline.process.progress import QuietProgress
 
 ORIN = Target("orin", "tensorrt", ("fp16", "int8"), ("8.7",), int8="ranges")
 

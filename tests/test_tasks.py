@@ -21,7 +21,7 @@ from pipeline.distillation.losses.loss import DistillationLoss
 from pipeline.distillation.losses.standardized_kd import StandardizedKD
 from pipeline.distillation.seen import Seen
 from pipeline.errors import DataRejected, RecipeError
-from pipeline.intervals import bootstrap, bootstrap_ratio
+from pipeline.measuring.intervals import bootstrap, bootstrap_ratio
 from pipeline.samples.arrays import ArraySamples
 from pipeline.tasks import TASKS, task_named
 

@@ -14,7 +14,7 @@ from small_training import context_in, splits_in
 
 from pipeline.artifact import Artifacts, Splits, Teacher
 from pipeline.context import Context
-from pipeline.data import Dataset, open_dataset
+from pipeline.data.dataset import Dataset, open_dataset
 from pipeline.distillation.augment import Augment
 from pipeline.distillation.losses.hint import Hint
 from pipeline.distillation.losses.kd import KD

@@ -14,12 +14,12 @@ from small_training import context_in, dataset_in, invoke, save_npz
 from tiny_run import TINY, write_recipe
 from torch import nn
 
-from pipeline.cancellation import Cancellation
+from pipeline.checking.teacher_checks import TeacherScore, teacher_score
 from pipeline.commands.data_check import data_check
-from pipeline.data import Dataset
-from pipeline.outcome import Outcome
-from pipeline.progress import QuietProgress
-from pipeline.teacher_checks import TeacherScore, teacher_score
+from pipeline.commands.outcome import Outcome
+from pipeline.data.dataset import Dataset
+from pipeline.process.cancellation import Cancellation
+from pipeline.process.progress import QuietProgress
 
 Arrays = dict[str, NDArray[Any]]
 RIGHT_SCALE = "preprocess = { scale = 0.0039215686, mean = [0], std = [1] }"

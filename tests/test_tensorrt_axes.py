@@ -18,12 +18,12 @@ from engines import ENGINES
 from engines.audit import summarize
 from engines.base import AxisProfile, BuildFailed, BuiltEngine, Target
 from engines.feeds import random_feeds
-from pipeline.cancellation import Cancellation
-from pipeline.exporter import exported
-from pipeline.interface import Interface
-from pipeline.onnx_file import write_graph
-from pipeline.parity_check import random_inputs
-from pipeline.progress import QuietProgress
+from pipeline.exporting.exporter import exported
+from pipeline.exporting.parity_check import random_inputs
+from pipeline.files.onnx_file import write_graph
+from pipeline.models.interface import Interface
+from pipeline.process.cancellation import Cancellation
+from pipeline.process.progress import QuietProgress
 from pipeline.quantizing.quantization import quantized
 from pipeline.quantizing.settings import CalibrationData, QuantizationSettings
 

@@ -17,7 +17,7 @@ import torch
 from small_training import context_in, dataset_in, invoke, recipe_in
 
 from pipeline.context import Context
-from pipeline.data import Dataset
+from pipeline.data.dataset import Dataset
 from pipeline.distillation.augment import Augment
 from pipeline.distillation.losses.labels import Labels
 from pipeline.distillation.optimizer import Optimizer

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from small_training import CLASSES, context_in, dataset_in
 from torch import Tensor
 
-from pipeline.cancellation import Cancellation
 from pipeline.context import Context
-from pipeline.data import Dataset
+from pipeline.data.dataset import Dataset
 from pipeline.distillation.augment import AffinePlan, Augment, epoch_order
 from pipeline.distillation.checkpoint import read_checkpoint
 from pipeline.distillation.losses.contrastive import CRD
@@ -32,6 +31,7 @@ from pipeline.distillation.training import Fit, Lesson, OnEpoch, Training
 from pipeline.distillation.views import Batch
 from pipeline.errors import Cancelled, DataRejected, NotAcceptable, RecipeError
 from pipeline.networks.plain import PlainNetwork
+from pipeline.process.cancellation import Cancellation
 from pipeline.tasks.classification import OneOfSeveral
 from pipeline.tasks.task import Arrays, Task
 

@@ -15,13 +15,13 @@ from safetensors.torch import save_file
 from small_training import context_in
 
 from pipeline.artifact import Teacher
-from pipeline.atomic import write_json
-from pipeline.digest import sha256_of_file
 from pipeline.errors import IntegrityError, NotAcceptable, RecipeError
-from pipeline.interface import IMAGE, IMAGE_AXES, InputSpec, Interface
-from pipeline.models import Model, UserModel, make_model
+from pipeline.files.atomic import write_json
+from pipeline.files.digest import sha256_of_file
+from pipeline.models.interface import IMAGE, IMAGE_AXES, InputSpec, Interface
+from pipeline.models.model import Model, UserModel, make_model
+from pipeline.models.weights import load_network, load_weights, network_document, write_weights
 from pipeline.networks import PlainNetwork
-from pipeline.weights import load_network, load_weights, network_document, write_weights
 
 State = dict[str, torch.Tensor]
 IMAGES = Interface((InputSpec(IMAGE, "float32", (1, 8, 8), IMAGE_AXES),), {"logits": (3,)}, 3)

@@ -13,9 +13,9 @@ import pytest
 from tiny_run import run_edgestill
 
 from pipeline.errors import EdgestillError, IntegrityError, MachineLacks, RecipeError, ResourceExhausted
+from pipeline.files.workspace import CHECKPOINTS, Workspace, disk_errors_explained
 from pipeline.recipe import load_recipe
-from pipeline.status import status, verified_artifacts
-from pipeline.workspace import CHECKPOINTS, Workspace, disk_errors_explained
+from pipeline.running.status import status, verified_artifacts
 
 
 def edit(folder: Path) -> None:

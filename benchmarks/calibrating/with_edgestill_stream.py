@@ -28,9 +28,9 @@ def quantize(job: Job) -> None:
 
     from calibration.prepare import prepared
     from calibration.statistics.collect import Batch, collect
-    from pipeline.cancellation import Cancellation
-    from pipeline.onnx_file import write_graph
-    from pipeline.progress import QuietProgress
+    from pipeline.files.onnx_file import write_graph
+    from pipeline.process.cancellation import Cancellation
+    from pipeline.process.progress import QuietProgress
     from pipeline.quantizing.quantization import quantized
     from pipeline.quantizing.settings import CalibrationData, QuantizationSettings
 

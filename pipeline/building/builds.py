@@ -17,10 +17,10 @@ from engines.tensorrt.range_table import RangeTable
 from pipeline.building.camera_input import with_camera_input
 from pipeline.building.engine_errors import explained
 from pipeline.building.older_opset import at_opset
-from pipeline.cancellation import Cancellation
+from pipeline.data.preprocess import Preprocess
 from pipeline.errors import Cancelled, EdgestillError, NotAcceptable, RecipeError
-from pipeline.preprocess import Preprocess
-from pipeline.progress import Progress
+from pipeline.process.cancellation import Cancellation
+from pipeline.process.progress import Progress
 from pipeline.quantizing.tensorrt_ranges import table_of_conversion
 
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from engines.base import UINT8_NHWC
 from engines.feeds import random_feeds
+from pipeline.data.preprocess import Preprocess
 from pipeline.errors import NotAcceptable, RecipeError
-from pipeline.onnx_file import loaded_graph, write_graph
-from pipeline.parity import ReferenceSession, Tolerance, compare
-from pipeline.preprocess import Preprocess
+from pipeline.exporting.parity import ReferenceSession, Tolerance, compare
+from pipeline.files.onnx_file import loaded_graph, write_graph
 from pipeline.quantizing.graph_inputs import fixed_batch, tensor_infos
 
 if TYPE_CHECKING:

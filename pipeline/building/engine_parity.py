@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from engines import ENGINES
 from engines.base import BuiltEngine, EngineError, Target
 from pipeline.errors import NotAcceptable
-from pipeline.parity import ReferenceSession
+from pipeline.exporting.parity import ReferenceSession
 from pipeline.quantizing.evaluation import MOST_DB, finite_db
 from pipeline.tasks.task import Task
 

@@ -19,8 +19,8 @@ from engines.machine import Machine, this_machine
 from engines.plan import plan_header
 from engines.tensorrt import TensorRT
 from engines.tensorrt.trtexec import trtexec_line
-from pipeline import atomic
 from pipeline.errors import IntegrityError
+from pipeline.files import atomic
 
 SUFFIX = ".manifest.json"
 """Of the file beside an engine."""

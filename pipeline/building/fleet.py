@@ -20,9 +20,9 @@ from pipeline.building.auditing import Opponent
 from pipeline.building.builds import Wanted, built_engines, engine_line, with_timing_cache_in
 from pipeline.building.engine_errors import with_source_modules
 from pipeline.context import Context
+from pipeline.data.preprocess import Preprocess
 from pipeline.errors import EdgestillError, NotAcceptable
-from pipeline.preprocess import Preprocess
-from pipeline.progress import Phase
+from pipeline.process.progress import Phase
 from pipeline.quantizing.quantized import PLACEMENT
 from pipeline.quantizing.tensorrt_ranges import MEASURED_GRAPH, RANGE_TABLE
 

@@ -15,9 +15,9 @@ from pipeline.artifact import Artifacts, Splits
 from pipeline.building.engine_parity import SAMPLES, EngineParity, Pair, not_run, parity_of, tried
 from pipeline.building.fleet import TargetBuilt, graph_of
 from pipeline.context import Context
-from pipeline.data import Dataset, open_dataset
+from pipeline.data.dataset import Dataset, open_dataset
 from pipeline.errors import NotAcceptable
-from pipeline.parity import ReferenceSession
+from pipeline.exporting.parity import ReferenceSession
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engines.feeds import random_feeds
-from pipeline import atomic
 from pipeline.errors import NotAcceptable
-from pipeline.parity import ReferenceSession, Tolerance, compare
+from pipeline.exporting.parity import ReferenceSession, Tolerance, compare
+from pipeline.files import atomic
 from pipeline.quantizing.graph_inputs import fixed_batch, tensor_infos
 
 if TYPE_CHECKING:

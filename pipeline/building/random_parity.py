@@ -11,8 +11,8 @@ import numpy as np
 from engines.base import UINT8_NHWC, BuiltEngine, EngineError, Target, TensorInfo
 from engines.feeds import random_feeds
 from pipeline.building.engine_parity import EngineParity, Pair, not_run, parity_of, tried
-from pipeline.parity import ReferenceSession
-from pipeline.preprocess import Preprocess
+from pipeline.data.preprocess import Preprocess
+from pipeline.exporting.parity import ReferenceSession
 from pipeline.quantizing.graph_inputs import fixed_batch, tensor_infos
 
 

@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 from pipeline.cli import calibration, engines, recipes
+from pipeline.cli.finish import SIGNAL_BASE, failed
 from pipeline.errors import RecipeError
-from pipeline.finish import SIGNAL_BASE, failed
 
 # typer raises it for a wrong command line and, version by version, takes it from elsewhere.
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]

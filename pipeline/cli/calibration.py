@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cancellation import Cancellation
 from pipeline.cli.options import BatchSize_, Json_, Quiet_, Threads_, Workspace_, finished, progress_of
 from pipeline.cli.quantize_source import refuse_options, source_of_ranges
-from pipeline.outcome import Outcome
+from pipeline.commands.outcome import Outcome
+from pipeline.process.cancellation import Cancellation
 
 app = typer.Typer()
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from pipeline.cancellation import Cancellation
-from pipeline.finish import finish
-from pipeline.outcome import Outcome
+from pipeline.cli.finish import finish
+from pipeline.commands.outcome import Outcome
+from pipeline.process.cancellation import Cancellation
 
 if TYPE_CHECKING:
-    from pipeline.progress import Progress
+    from pipeline.process.progress import Progress
 
 Recipe_ = Annotated[str, typer.Argument(metavar="RECIPE", help="A built-in name, or a path ending in .toml.")]
 Workspace_ = Annotated[
@@ -28,7 +28,7 @@ BatchSize_ = Annotated[int, typer.Option(min=1, help="Samples read at once.")]
 
 def progress_of(quiet: bool) -> Progress:
     """On stderr: a bar on a terminal, lines elsewhere, nothing where nothing is wanted."""
-    from pipeline.progress import progress_for
+    from pipeline.process.progress import progress_for
 
     return progress_for(sys.stderr, quiet)
 

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cancellation import Cancellation
 from pipeline.cli.options import Json_, Quiet_, Recipe_, Workspace_, finished, progress_of
-from pipeline.outcome import Outcome
+from pipeline.commands.outcome import Outcome
+from pipeline.process.cancellation import Cancellation
 
 app = typer.Typer()
 data_app = typer.Typer(help="Look at a recipe's data before anything trains on it.", no_args_is_help=True)
@@ -41,7 +41,7 @@ def _run(
 
     def command(cancellation: Cancellation) -> Outcome:
         from pipeline.commands.run import run
-        from pipeline.selection import Selection
+        from pipeline.running.selection import Selection
 
         selection = Selection(from_, until, frozenset(force or ()))
         return run(recipe, workspace, selection, progress_of(quiet), cancellation, tuple(track or ()))

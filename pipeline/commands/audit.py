@@ -11,9 +11,9 @@ from engines.audit import Audit
 from engines.base import QUANTIZED_PRECISIONS, sha256_of_file
 from pipeline.building.auditing import audit_of, opponent_of
 from pipeline.commands.build import AUDIT_SUFFIX
+from pipeline.commands.outcome import Outcome
 from pipeline.errors import IntegrityError, RecipeError
-from pipeline.manifest import MANIFEST, read_manifest
-from pipeline.outcome import Outcome
+from pipeline.files.manifest import MANIFEST, read_manifest
 from pipeline.reporting.formats import counted
 from pipeline.reporting.summary import first_names
 from pipeline.stages.build import AUDIT_FILE

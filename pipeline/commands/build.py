@@ -14,7 +14,6 @@ from engines import ENGINES
 from engines.audit import summarize
 from engines.base import INT8_PRECISIONS, QUANTIZED_PRECISIONS, BuiltEngine, Engine, Target, sha256_of_file
 from engines.presets import PRESETS
-from pipeline import atomic
 from pipeline.building.auditing import Opponent, audit_record
 from pipeline.building.builds import Wanted, built_engine, engine_line
 from pipeline.building.camera_input import fed_as_bytes
@@ -22,15 +21,16 @@ from pipeline.building.engine_parity import EngineParity
 from pipeline.building.evidence import Origin, device_here, write_evidence
 from pipeline.building.random_parity import random_parity
 from pipeline.building.target_settings import TargetSettings, with_preset
-from pipeline.cancellation import Cancellation
+from pipeline.commands.outcome import Outcome
+from pipeline.data.preprocess import Preprocess
 from pipeline.errors import MachineLacks, NotAcceptable, RecipeError
+from pipeline.files import atomic
+from pipeline.files.workspace import disk_errors_explained
 from pipeline.mistakes import explained
 from pipeline.names import unknown
-from pipeline.outcome import Outcome
-from pipeline.preprocess import Preprocess
-from pipeline.progress import Progress
+from pipeline.process.cancellation import Cancellation
+from pipeline.process.progress import Progress
 from pipeline.quantizing.calibration_inputs import preprocess_from_json
-from pipeline.workspace import disk_errors_explained
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -6,17 +6,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from calibration.statistics.origin import Shard
-from pipeline import atomic
-from pipeline.cancellation import Cancellation
+from pipeline.commands.outcome import Outcome
 from pipeline.errors import RecipeError
-from pipeline.outcome import Outcome
-from pipeline.progress import Progress
+from pipeline.files import atomic
+from pipeline.files.workspace import disk_errors_explained
+from pipeline.process.cancellation import Cancellation
+from pipeline.process.progress import Progress
 from pipeline.quantizing.calibration_images import asked_for, images_from_text
 from pipeline.quantizing.calibration_inputs import calibration_data
 from pipeline.quantizing.calibration_pass import Pass, measured
 from pipeline.quantizing.quantization import prepared_graph, quantization_errors_explained
 from pipeline.quantizing.settings import DEFAULT_METHOD, CalibrationData, checked_method
-from pipeline.workspace import disk_errors_explained
 
 
 @dataclass(frozen=True)

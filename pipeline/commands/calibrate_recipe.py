@@ -5,22 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import runner
 from pipeline.artifact import Artifacts, Graph, Splits
-from pipeline.cancellation import Cancellation
 from pipeline.commands.calibrate import check_whole, shard_from_text, sketched, sketches_name
+from pipeline.commands.outcome import Outcome
 from pipeline.commands.run import workspace_of
 from pipeline.context import reading_context
-from pipeline.data import open_dataset
+from pipeline.data.dataset import open_dataset
 from pipeline.errors import RecipeError
-from pipeline.outcome import Outcome
-from pipeline.progress import Progress
+from pipeline.files.workspace import CACHE, Workspace
+from pipeline.process.cancellation import Cancellation
+from pipeline.process.progress import Progress
 from pipeline.quantizing.calibration_pass import Pass
 from pipeline.recipe import Recipe, load_recipe
-from pipeline.selection import Selection
+from pipeline.running import runner
+from pipeline.running.selection import Selection
 from pipeline.stages.calibrate import Calibrate
 from pipeline.stages.export import Export
-from pipeline.workspace import CACHE, Workspace
 
 
 @dataclass(frozen=True)

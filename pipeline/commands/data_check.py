@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.cancellation import Cancellation
+from pipeline.checking.data_checks import Examined, class_counts
+from pipeline.checking.teacher_checks import TeacherScore, teacher_score
+from pipeline.commands.outcome import Outcome
 from pipeline.context import Context, reading_context
-from pipeline.data import Dataset
-from pipeline.data_checks import Examined, class_counts
+from pipeline.data.dataset import Dataset
+from pipeline.data.splits import SPLITS
 from pipeline.distillation.trainer import set_up_torch
 from pipeline.errors import DataRejected, RecipeError
-from pipeline.models import make_model
-from pipeline.outcome import Outcome
-from pipeline.progress import Progress
+from pipeline.models.model import make_model
+from pipeline.models.weights import load_weights
+from pipeline.process.cancellation import Cancellation
+from pipeline.process.progress import Progress
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.reporting.result import Finding
-from pipeline.splits import SPLITS
 from pipeline.stages.data import Data
 from pipeline.stages.teacher import TrainTeacher, teacher_title
 from pipeline.tasks.task import interface_of
-from pipeline.teacher_checks import TeacherScore, teacher_score
-from pipeline.weights import load_weights
 
 if TYPE_CHECKING:
     from rich.console import Console

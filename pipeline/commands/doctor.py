@@ -9,7 +9,7 @@ from engines import ENGINES
 from engines.base import Target
 from engines.machine import cpu_family, this_machine
 from pipeline.building.evidence import device_here
-from pipeline.outcome import Outcome
+from pipeline.commands.outcome import Outcome
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.commands.outcome import Outcome
 from pipeline.errors import NotAcceptable, RecipeError
-from pipeline.onnx_file import loaded_graph
-from pipeline.outcome import Outcome
+from pipeline.files.onnx_file import loaded_graph
 from pipeline.quantizing.settings import checked_families, resolved_family
 
 if TYPE_CHECKING:

@@ -6,18 +6,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import atomic
 from pipeline.artifact import SENSITIVITY
-from pipeline.cancellation import Cancellation
 from pipeline.errors import RecipeError
-from pipeline.progress import Progress
+from pipeline.files import atomic
+from pipeline.files.workspace import disk_errors_explained
+from pipeline.process.cancellation import Cancellation
+from pipeline.process.progress import Progress
 from pipeline.quantizing.budget import Latencies, latencies_from_json
 from pipeline.quantizing.graph_inputs import GraphInput
 from pipeline.quantizing.judging_inputs import JudgingFiles, judging_data, yardstick_of
 from pipeline.quantizing.mixed_precision import FamilyFound, Judging, notes
 from pipeline.quantizing.repair_metric import METRIC_SAMPLES, RepairJudge
 from pipeline.quantizing.settings import checked_repair
-from pipeline.workspace import disk_errors_explained
 
 if TYPE_CHECKING:
     from pipeline.commands.quantize import QuantizeRequest

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from calibration.errors import CalibrationError
 from engines.base import sha256_of_file
+from pipeline.commands.outcome import Outcome
 from pipeline.errors import IntegrityError, NotAcceptable, RecipeError
-from pipeline.onnx_file import loaded_graph
-from pipeline.outcome import Outcome
+from pipeline.files.onnx_file import loaded_graph
 from pipeline.quantizing.settings import checked_families, resolved_family
 
 if TYPE_CHECKING:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline import atomic
+from pipeline.commands.outcome import Outcome
 from pipeline.errors import RecipeError
+from pipeline.files import atomic
+from pipeline.files.workspace import disk_errors_explained
 from pipeline.names import LONGEST_NAME, checked_name, unknown
-from pipeline.outcome import Outcome
 from pipeline.recipe import built_in_recipes
-from pipeline.workspace import disk_errors_explained
 
 
 def new(path: Path, built_in: str) -> Outcome:

@@ -12,8 +12,8 @@ from engines.device import Device
 from engines.plan import version_text
 from pipeline.building.engine_errors import engine_errors_explained
 from pipeline.building.evidence import SUFFIX, device_here, evidence_beside, facts_from_evidence
+from pipeline.commands.outcome import Outcome
 from pipeline.errors import IntegrityError, NotAcceptable, RecipeError
-from pipeline.outcome import Outcome
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import atomic
-from pipeline.cancellation import Cancellation
 from pipeline.commands.destination import Destination, destination_of
 from pipeline.commands.explain import explanation
 from pipeline.commands.judging import judging_notes, judging_of, latencies_of, repair_judge_of, write_sensitivity
+from pipeline.commands.outcome import Outcome
 from pipeline.errors import NotAcceptable, RecipeError
-from pipeline.onnx_file import remove_graph, write_graph
-from pipeline.outcome import Outcome
-from pipeline.progress import Progress
+from pipeline.files import atomic
+from pipeline.files.onnx_file import remove_graph, write_graph
+from pipeline.files.workspace import disk_errors_explained
+from pipeline.process.cancellation import Cancellation
+from pipeline.process.progress import Progress
 from pipeline.quantizing.budget import Budget
 from pipeline.quantizing.calibration_images import images_from_text
 from pipeline.quantizing.calibration_inputs import data_from
@@ -36,7 +37,6 @@ from pipeline.quantizing.settings import (
     checked_weights,
 )
 from pipeline.quantizing.tensorrt_ranges import write_for_tensorrt
-from pipeline.workspace import disk_errors_explained
 
 if TYPE_CHECKING:
     from rich.console import Console

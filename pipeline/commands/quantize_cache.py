@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from calibration.errors import CalibrationError, GraphRefused
 from calibration.placement.families import FAMILY
 from engines.base import sha256_of_file
-from pipeline import atomic
 from pipeline.commands.destination import Destination, destination_of
 from pipeline.commands.explain import explanation
+from pipeline.commands.outcome import Outcome
 from pipeline.errors import DataRejected, IntegrityError, NotAcceptable, RecipeError
-from pipeline.onnx_file import loaded_graph, write_graph
-from pipeline.outcome import Outcome
+from pipeline.files import atomic
+from pipeline.files.onnx_file import loaded_graph, write_graph
+from pipeline.files.workspace import disk_errors_explained
 from pipeline.quantizing.quantized import PLACEMENT
 from pipeline.quantizing.settings import (
     QuantizationSettings,
@@ -23,7 +24,6 @@ from pipeline.quantizing.settings import (
     resolved_family,
 )
 from pipeline.quantizing.tensorrt_ranges import write_for_tensorrt
-from pipeline.workspace import disk_errors_explained
 
 if TYPE_CHECKING:
     import onnx

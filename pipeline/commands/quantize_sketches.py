@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.commands.destination import destination_of
+from pipeline.commands.outcome import Outcome
 from pipeline.commands.quantize import write_graphs
 from pipeline.errors import RecipeError
-from pipeline.outcome import Outcome
+from pipeline.files.workspace import disk_errors_explained
 from pipeline.quantizing.calibration_inputs import require_files
 from pipeline.quantizing.quantization import quantized_from_sketches
 from pipeline.quantizing.quantized import placement_document
@@ -21,7 +22,6 @@ from pipeline.quantizing.settings import (
     checked_weights,
 )
 from pipeline.quantizing.tensorrt_ranges import write_for_tensorrt
-from pipeline.workspace import disk_errors_explained
 
 if TYPE_CHECKING:
     from rich.console import Console

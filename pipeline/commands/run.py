@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from pipeline import runner
 from pipeline.artifact import SENSITIVITY, TARGET, ReportFiles
-from pipeline.cancellation import Cancellation
-from pipeline.crew import follow
+from pipeline.commands.outcome import Outcome
 from pipeline.errors import IntegrityError, NotAcceptable, RecipeError
-from pipeline.outcome import Outcome
-from pipeline.progress import Progress
+from pipeline.files.workspace import Workspace
+from pipeline.process.cancellation import Cancellation
+from pipeline.process.progress import Progress
+from pipeline.process.world import World, asked_world, joined
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.reporting.result import Report
-from pipeline.selection import Selection
-from pipeline.status import verified_artifacts
+from pipeline.running import runner
+from pipeline.running.crew import follow
+from pipeline.running.selection import Selection
+from pipeline.running.status import verified_artifacts
 from pipeline.tracking import opened
 from pipeline.tracking.tracking import Tracking
-from pipeline.workspace import Workspace
-from pipeline.world import World, asked_world, joined
 
 if TYPE_CHECKING:
     from rich.console import Console

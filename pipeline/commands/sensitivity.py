@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.cancellation import Cancellation
 from pipeline.commands.judging import judging_notes, judging_of, repair_judge_of, write_sensitivity
+from pipeline.commands.outcome import Outcome
 from pipeline.commands.quantize import PARTIAL, QuantizeRequest, check, data_of
 from pipeline.errors import RecipeError
-from pipeline.outcome import Outcome
-from pipeline.progress import Progress
+from pipeline.process.cancellation import Cancellation
+from pipeline.process.progress import Progress
 from pipeline.quantizing.graph_inputs import graph_inputs, size_of_batches
 from pipeline.quantizing.mixed_precision import judged, sensitivity_document
 from pipeline.quantizing.quantization import quantized

@@ -6,12 +6,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.commands.outcome import Outcome
 from pipeline.commands.run import workspace_of
 from pipeline.errors import IntegrityError
-from pipeline.outcome import Outcome
 from pipeline.recipe import load_recipe
-from pipeline.status import StageStatus
-from pipeline.status import status as stage_statuses
+from pipeline.running.status import StageStatus
+from pipeline.running.status import status as stage_statuses
 
 if TYPE_CHECKING:
     from rich.console import Console

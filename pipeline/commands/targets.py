@@ -9,7 +9,7 @@ from engines import ENGINES
 from engines.base import Target
 from engines.presets import PRESETS, Preset
 from pipeline.building.target_settings import TargetSettings, with_preset
-from pipeline.outcome import Outcome
+from pipeline.commands.outcome import Outcome
 
 if TYPE_CHECKING:
     from rich.console import Console

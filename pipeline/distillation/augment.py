@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.randomness import Stream
+from pipeline.process.randomness import Stream
 
 if TYPE_CHECKING:
     from torch import Tensor

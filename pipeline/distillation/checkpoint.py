@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from pipeline import atomic
+from pipeline.files import atomic
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
 

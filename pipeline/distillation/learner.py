@@ -18,9 +18,9 @@ from pipeline.distillation.seen import Seen
 from pipeline.distillation.signals import Signals
 from pipeline.distillation.views import Batch
 from pipeline.errors import RecipeError, ResourceExhausted, is_out_of_memory
-from pipeline.interface import MASK, named_outputs
+from pipeline.models.interface import MASK, named_outputs
+from pipeline.process.world import World
 from pipeline.tasks.task import Task
-from pipeline.world import World
 
 
 class Learner(nn.Module):

@@ -12,13 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from pipeline import atomic
 from pipeline.context import Context
 from pipeline.distillation.checkpoint import read_checkpoint, write_checkpoint
 from pipeline.distillation.losses.loss import DistillationLoss
 from pipeline.distillation.target import Found, Settings, State, Target, Train, Trial, applied, own_settings, ranges
 from pipeline.distillation.training import Fit, Training
 from pipeline.errors import NotAcceptable
+from pipeline.files import atomic
 
 if TYPE_CHECKING:
     import optuna

@@ -15,7 +15,7 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.context import Context
-from pipeline.data import Dataset
+from pipeline.data.dataset import Dataset
 from pipeline.distillation.learner import Learner
 from pipeline.distillation.losses.loss import DistillationLoss
 from pipeline.distillation.signals import Signals

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from engines import files
-from pipeline import atomic
 from pipeline.context import Context
-from pipeline.digest import sha256_of_file, sha256_of_value
 from pipeline.distillation.signals import Signals, TeacherSignals
 from pipeline.distillation.top_k import filled, top_k_of
 from pipeline.distillation.views import Batch, Batches
 from pipeline.errors import IntegrityError, NotAcceptable, ResourceExhausted
+from pipeline.files import atomic
+from pipeline.files.digest import sha256_of_file, sha256_of_value
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,7 +13,7 @@ from pipeline.distillation.features import Features
 from pipeline.distillation.signals import Signals, TeacherSignals
 from pipeline.distillation.views import Batch
 from pipeline.errors import NotAcceptable, RecipeError
-from pipeline.interface import named_outputs
+from pipeline.models.interface import named_outputs
 from pipeline.tasks.task import Task
 
 AVERAGE, CONFIDENCE = "average", "confidence"

@@ -9,8 +9,7 @@ import numpy as np
 
 from pipeline.artifact import Artifact, Artifacts, Splits, Teacher, teacher_files
 from pipeline.context import Context
-from pipeline.data import Dataset
-from pipeline.digest import sha256_of_file
+from pipeline.data.dataset import Dataset
 from pipeline.distillation.losses.loss import DistillationLoss
 from pipeline.distillation.signals import NoTeacher, TeacherSignals
 from pipeline.distillation.teacher_cache import (
@@ -25,7 +24,8 @@ from pipeline.distillation.teacher_cache import (
 from pipeline.distillation.training import Training
 from pipeline.distillation.views import Batches, Views
 from pipeline.errors import RecipeError
-from pipeline.weights import teacher_networks
+from pipeline.files.digest import sha256_of_file
+from pipeline.models.weights import teacher_networks
 
 if TYPE_CHECKING:
     from pipeline.distillation.teachers import Teachers

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import atomic
 from pipeline.context import Context
-from pipeline.data import Dataset
+from pipeline.data.dataset import Dataset
 from pipeline.distillation.augment import epoch_order
 from pipeline.distillation.checkpoint import read_checkpoint, write_checkpoint
 from pipeline.distillation.training import Fit, Lesson, OnEpoch, State, Training
 from pipeline.distillation.views import Batches, Views
 from pipeline.errors import Cancelled, DataRejected, RecipeError
-from pipeline.predictions import predictions
+from pipeline.files import atomic
+from pipeline.measuring.predictions import predictions
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from pipeline.progress import Phase
+    from pipeline.process.progress import Phase
 
 CHECKPOINT_INTERVAL_S = 30.0
 CHECKPOINT_SHARE = 0.02

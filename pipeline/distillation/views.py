@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data import Dataset
+from pipeline.data.dataset import Dataset
 from pipeline.distillation.augment import AffinePlan, Augment
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pipeline.networks.inverted_residual import Activations, BlockShape, InvertedResidual, convolution, divisible
 
 if TYPE_CHECKING:
-    from pipeline.network_options import Normalization
+    from pipeline.models.network_options import Normalization
 
 STEM_CHANNELS = 32
 LAST_CHANNELS = 1280

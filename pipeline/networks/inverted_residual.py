@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pipeline.networks.normalization import normalization_of
 
 if TYPE_CHECKING:
-    from pipeline.network_options import Normalization
+    from pipeline.models.network_options import Normalization
 
 DIVISOR = 8
 """Channel counts are multiples of it."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pipeline.networks.inverted_residual import Activations, BlockShape, InvertedResidual, convolution, divisible
 
 if TYPE_CHECKING:
-    from pipeline.network_options import MobileNetSize, Normalization
+    from pipeline.models.network_options import MobileNetSize, Normalization
 
 STEM_CHANNELS = 16
 LAST_EXPANSION = 6

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 if TYPE_CHECKING:
-    from pipeline.network_options import Normalization
+    from pipeline.models.network_options import Normalization
 
 MOST_GROUPS = 32
 LEAST_CHANNELS = 4

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pipeline.networks.normalization import normalization_of
 
 if TYPE_CHECKING:
-    from pipeline.network_options import Normalization
+    from pipeline.models.network_options import Normalization
 
 
 class PlainNetwork(nn.Module):

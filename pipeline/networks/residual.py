@@ -11,7 +11,7 @@ from torch.nn.functional import relu
 from pipeline.networks.normalization import normalization_of
 
 if TYPE_CHECKING:
-    from pipeline.network_options import Block, Normalization, StemStride
+    from pipeline.models.network_options import Block, Normalization, StemStride
 
 EXPANSION = 4
 """A bottleneck's width over the width of its 3x3 convolution."""

@@ -14,7 +14,7 @@ from pipeline.networks.normalization import normalization_of
 from pipeline.networks.residual import BasicBlock
 
 if TYPE_CHECKING:
-    from pipeline.network_options import Join, Normalization
+    from pipeline.models.network_options import Join, Normalization
 
 
 class UpBlock(nn.Module):

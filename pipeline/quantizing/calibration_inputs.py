@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from pipeline.checking.scale_checks import check_scale
+from pipeline.data.preprocess import Preprocess
 from pipeline.errors import DataRejected, RecipeError
 from pipeline.mistakes import explained
-from pipeline.preprocess import Preprocess
 from pipeline.quantizing.array_inputs import data_from_npy_files, data_from_npz, holds_npy_files
 from pipeline.quantizing.graph_inputs import (
     GraphInput,
@@ -26,7 +27,6 @@ from pipeline.quantizing.graph_inputs import (
 )
 from pipeline.quantizing.settings import CalibrationData
 from pipeline.samples import image_files, read_image
-from pipeline.scale_checks import check_scale
 
 if TYPE_CHECKING:
     from calibration.statistics.collect import Batch

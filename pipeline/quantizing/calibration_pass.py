@@ -12,10 +12,10 @@ from calibration import METHODS
 from calibration.errors import CalibrationError
 from calibration.statistics import Origin, Sketches
 from calibration.statistics.origin import WHOLE, Shard, graph_digest, merged_shards
-from pipeline import atomic
-from pipeline.cancellation import Cancellation
 from pipeline.errors import DataRejected, RecipeError
-from pipeline.progress import Progress
+from pipeline.files import atomic
+from pipeline.process.cancellation import Cancellation
+from pipeline.process.progress import Progress
 from pipeline.quantizing.settings import BEST, CalibrationData
 
 if TYPE_CHECKING:

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import atomic
-from pipeline.cancellation import Cancellation
-from pipeline.digest import sha256_of_value
-from pipeline.intervals import Interval
+from pipeline.files import atomic
+from pipeline.files.digest import sha256_of_value
+from pipeline.files.workspace import disk_errors_explained
+from pipeline.measuring.intervals import Interval
+from pipeline.process.cancellation import Cancellation
 from pipeline.quantizing.yardstick import JudgingData, Yardstick
 from pipeline.tasks.task import Arrays, Statistics
-from pipeline.workspace import disk_errors_explained
 
 if TYPE_CHECKING:
     import onnx

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.digest import UserFileDigests, sha256_of_value
 from pipeline.errors import DataRejected, RecipeError
-from pipeline.onnx_file import loaded_graph
+from pipeline.files.digest import UserFileDigests, sha256_of_value
+from pipeline.files.onnx_file import loaded_graph
 from pipeline.quantizing.array_inputs import LABELS
 from pipeline.quantizing.calibration_images import evenly
 from pipeline.quantizing.calibration_inputs import data_from

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal, final
 
 import numpy as np
 
-from pipeline.cancellation import Cancellation
-from pipeline.progress import Progress
+from pipeline.process.cancellation import Cancellation
+from pipeline.process.progress import Progress
 from pipeline.quantizing.evaluation import Evaluation, Evaluator, Remembered, finite_db
 from pipeline.quantizing.yardstick import JudgingData, Yardstick
 

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cancellation import Cancellation
 from pipeline.errors import NotAcceptable
-from pipeline.progress import Progress
+from pipeline.process.cancellation import Cancellation
+from pipeline.process.progress import Progress
 from pipeline.quantizing.budget import POINTS, Budget, Choice, Latencies, Trial, searched
 from pipeline.quantizing.evaluation import Evaluation, Remembered
 from pipeline.quantizing.layer_costs import (

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from calibration.errors import CalibrationError, GraphRefused, PoisonedData
-from pipeline.cancellation import Cancellation
 from pipeline.errors import DataRejected, NotAcceptable
-from pipeline.onnx_file import loaded_graph
-from pipeline.progress import Progress
+from pipeline.files.onnx_file import loaded_graph
+from pipeline.process.cancellation import Cancellation
+from pipeline.process.progress import Progress
 from pipeline.quantizing.calibration_images import asked_for, first_of
 from pipeline.quantizing.calibration_pass import Pass, measured, taken_from
 from pipeline.quantizing.float_forms import bfloat16_form, float16_form, forms_beside

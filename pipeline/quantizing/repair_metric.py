@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
-from pipeline.cancellation import Cancellation
-from pipeline.intervals import Interval
-from pipeline.progress import Progress
+from pipeline.measuring.intervals import Interval
+from pipeline.process.cancellation import Cancellation
+from pipeline.process.progress import Progress
 from pipeline.quantizing.evaluation import statistics_of
 from pipeline.quantizing.yardstick import JudgingData, Yardstick
 from pipeline.tasks.task import Statistics

@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from pipeline.splits import SplitName
+from pipeline.data.splits import SplitName
 
 Raw = NDArray[Any] | Mapping[str, NDArray[Any]]
 """One image, or the arrays of one sample by input name."""

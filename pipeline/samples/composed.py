@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.data.splits import SPLITS, SplitName, SplitShares, split_by_content
 from pipeline.samples.arrays import ArraySamples
 from pipeline.samples.base import Axes, Samples
 from pipeline.samples.digits import BRIGHTEST, digit_images
-from pipeline.splits import SPLITS, SplitName, SplitShares, split_by_content
 from pipeline.tasks.task import Task
 
 SEED = 8

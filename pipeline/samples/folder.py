@@ -10,10 +10,10 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.checking.sample_checks import checked_splits
+from pipeline.data.splits import SPLITS
 from pipeline.errors import DataRejected
-from pipeline.sample_checks import checked_splits
 from pipeline.samples.base import Samples
-from pipeline.splits import SPLITS
 
 _GRAY_16 = ("I;16", "I;16L", "I;16B", "I;16N")
 _OTHER_SPLITS = {"val", "valid", "validation", "calibration", "test"}

@@ -13,7 +13,6 @@ from engines import ENGINES
 from engines.audit import summarize
 from engines.base import QUANTIZED_PRECISIONS, UINT8_NHWC, BuiltEngine, Target, sha256_of_file
 from engines.cuda import compute_capability, driver_version
-from pipeline import atomic
 from pipeline.artifact import Artifact, Artifacts, Engines, Graph, Graphs, Splits, Student, Teacher
 from pipeline.building.auditing import AuditGates, audit_failures, audit_record
 from pipeline.building.builds import engine_record
@@ -23,12 +22,13 @@ from pipeline.building.fleet import TargetBuilt, built_fleet, graph_of, images_o
 from pipeline.building.fleet_parity import compared
 from pipeline.building.target_settings import TargetSettings
 from pipeline.context import Context
-from pipeline.data import open_dataset, read_interface
+from pipeline.data.dataset import open_dataset, read_interface
 from pipeline.errors import EdgestillError, MachineLacks, NotAcceptable, RecipeError
-from pipeline.manifest import LOG, MANIFEST, read_manifest
+from pipeline.files import atomic
+from pipeline.files.manifest import LOG, MANIFEST, read_manifest
+from pipeline.files.workspace import CHECKPOINTS
 from pipeline.names import Name
 from pipeline.stage import Stage
-from pipeline.workspace import CHECKPOINTS
 
 ENGINES_FILE, AUDIT_FILE = "engines.json", "audit.json"
 SHIPPED = ("inputs.json", "preprocess.json", "classes.json")

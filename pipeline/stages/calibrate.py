@@ -12,14 +12,14 @@ from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_
 
 from calibration.weights import WeightMethod
 from engines import ENGINES
-from pipeline import atomic
 from pipeline.artifact import FINDINGS, SENSITIVITY, Artifact, Artifacts, Graph, Graphs, Splits
 from pipeline.context import Context
-from pipeline.data import Dataset, open_dataset
-from pipeline.digest import sha256_of_value
+from pipeline.data.dataset import Dataset, open_dataset
 from pipeline.errors import DataRejected, RecipeError
+from pipeline.files import atomic
+from pipeline.files.digest import sha256_of_value
+from pipeline.files.onnx_file import write_graph
 from pipeline.names import checked_distinct
-from pipeline.onnx_file import write_graph
 from pipeline.quantizing.budget import Budget, Latencies, latencies_from_json
 from pipeline.quantizing.calibration_images import evenly_spaced
 from pipeline.quantizing.layer_costs import Sensitivity

@@ -10,21 +10,21 @@ from typing import Annotated, Any, ClassVar, final
 from pydantic import AfterValidator, Field, field_serializer, model_validator
 
 from engines.base import BATCH
-from pipeline import atomic
 from pipeline.artifact import Artifact, Artifacts, Splits
+from pipeline.checking.data_checks import Examined, findings
+from pipeline.checking.reading import Reading
 from pipeline.context import Context
-from pipeline.data import BuiltIn, Record, Source, Text, recorded_label
-from pipeline.data_checks import Examined, findings
+from pipeline.data.dataset import BuiltIn, Record, Source, Text, recorded_label
+from pipeline.data.preprocess import Preprocess
+from pipeline.data.splits import SplitName, SplitShares, split_by_content
 from pipeline.distillation.augment import Augment
 from pipeline.errors import DataRejected, RecipeError
-from pipeline.interface import MASK
+from pipeline.files import atomic
+from pipeline.models.interface import MASK
 from pipeline.names import checked_distinct
-from pipeline.preprocess import Preprocess
-from pipeline.reading import Reading
 from pipeline.reporting.result import Finding
 from pipeline.samples import Samples
 from pipeline.samples.arrays import BESIDE
-from pipeline.splits import SplitName, SplitShares, split_by_content
 from pipeline.stage import Stage
 from pipeline.tasks.task import interface_of
 

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, final
 
 from pydantic import BeforeValidator, Field, PositiveInt, SerializeAsAny, model_validator
 
-from pipeline import atomic
 from pipeline.artifact import TARGET, Artifact, Artifacts, Splits, Student, Teacher
 from pipeline.context import Context
-from pipeline.data import Dataset, open_dataset, read_interface
+from pipeline.data.dataset import Dataset, open_dataset, read_interface
 from pipeline.distillation.augment import Augment
 from pipeline.distillation.losses import LOSSES
 from pipeline.distillation.losses.labels import Labels
@@ -27,11 +26,12 @@ from pipeline.distillation.teaching import Teaching
 from pipeline.distillation.trainer import fit, set_up_torch, write_events
 from pipeline.distillation.training import Fit, Lesson, Training
 from pipeline.errors import RecipeError
+from pipeline.files import atomic
 from pipeline.mistakes import chosen
-from pipeline.models import Model, make_model, model_files, model_tools, parameter_count
+from pipeline.models.model import Model, make_model, model_files, model_tools, parameter_count
+from pipeline.models.weights import load_weights, network_document, write_weights
 from pipeline.stages.teacher import WeightsFile
 from pipeline.stages.training import TrainingStage
-from pipeline.weights import load_weights, network_document, write_weights
 
 if TYPE_CHECKING:
     from torch import nn

@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt
 
 from engines.base import BATCH
-from pipeline import atomic
 from pipeline.artifact import Artifact, Artifacts, Graph, Splits, Student
 from pipeline.context import Context
-from pipeline.data import open_dataset, read_interface
+from pipeline.data.dataset import open_dataset, read_interface
 from pipeline.distillation.trainer import set_up_torch
 from pipeline.errors import NotAcceptable, RecipeError
-from pipeline.exporter import exported, source_modules, strip_metadata
-from pipeline.interface import Interface
+from pipeline.exporting.exporter import exported, source_modules, strip_metadata
+from pipeline.exporting.parity import ReferenceSession, Tolerance, require_parity
+from pipeline.exporting.parity_check import ParityCheck
+from pipeline.files import atomic
+from pipeline.models.interface import Interface
+from pipeline.models.weights import load_network
 from pipeline.names import checked_distinct, unknown
-from pipeline.parity import ReferenceSession, Tolerance, require_parity
-from pipeline.parity_check import ParityCheck
 from pipeline.stage import Stage
-from pipeline.weights import load_network
 
 if TYPE_CHECKING:
     import onnx

@@ -26,19 +26,19 @@ from engines.timing import (
     measure_latency,
     median_phases,
 )
-from pipeline import atomic
-from pipeline.accuracy import Inputs, Predictions, TestSplit
-from pipeline.archive import write_npz
 from pipeline.artifact import Artifact, Artifacts, Engines, Graph, Measurements, Splits, Student, Teacher
 from pipeline.building.built import BuiltRecord, built_records
 from pipeline.building.engine_errors import engine_errors_explained
 from pipeline.building.fed_session import FedSession, both_forms
 from pipeline.context import Context
-from pipeline.data import open_dataset
+from pipeline.data.dataset import open_dataset
 from pipeline.distillation.trainer import set_up_torch
 from pipeline.errors import MeasurementInvalid
-from pipeline.interface import Interface
-from pipeline.intervals import Interval
+from pipeline.files import atomic
+from pipeline.files.archive import write_npz
+from pipeline.measuring.accuracy import Inputs, Predictions, TestSplit
+from pipeline.measuring.intervals import Interval
+from pipeline.models.interface import Interface
 from pipeline.names import checked_distinct, unknown
 from pipeline.stage import Stage
 

@@ -27,17 +27,17 @@ from pipeline.artifact import (
 from pipeline.building.auditing import audit_of, opponent_of
 from pipeline.building.built import BuiltRecord, built_records
 from pipeline.context import Context
-from pipeline.findings import accuracy_findings, teacher_findings, timing_findings
-from pipeline.gates import Gates, built_gate, gate_results, target_gate
-from pipeline.manifest import read_manifest
+from pipeline.files.manifest import read_manifest
 from pipeline.quantizing.judged import budget_gates, layers_of
 from pipeline.reporting.audit_result import AuditPattern, AuditSummary
 from pipeline.reporting.model import Estimate
 from pipeline.reporting.result import ChainStep, EngineResult, Finding, GpuRun, Latency, Report, StageResult
 from pipeline.reporting.verdict import verdict_from_gates
+from pipeline.results.findings import accuracy_findings, teacher_findings, timing_findings
+from pipeline.results.gates import Gates, built_gate, gate_results, target_gate
+from pipeline.results.taught import curves, distillation, search_of
 from pipeline.stage import Stage
 from pipeline.tasks.task import Task
-from pipeline.taught import curves, distillation, search_of
 
 State = Literal["measured", "built", "not_built"]
 

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
-from pipeline import atomic
 from pipeline.artifact import Artifact, Artifacts, Splits, Teacher, teacher_files
+from pipeline.checking.teacher_checks import teacher_score
 from pipeline.context import Context
-from pipeline.data import Dataset, open_dataset, read_interface
+from pipeline.data.dataset import Dataset, open_dataset, read_interface
 from pipeline.distillation.losses.labels import Labels
 from pipeline.distillation.signals import NoTeacher
 from pipeline.distillation.trainer import fit, set_up_torch, write_events
 from pipeline.distillation.training import Lesson
 from pipeline.errors import RecipeError
-from pipeline.models import Model, make_model, model_files, model_tools, parameter_count
-from pipeline.predictions import predictions
+from pipeline.files import atomic
+from pipeline.measuring.predictions import predictions
+from pipeline.models.model import Model, make_model, model_files, model_tools, parameter_count
+from pipeline.models.weights import SUFFIXES, load_weights, network_document, write_weights
 from pipeline.stages.training import TrainingStage
-from pipeline.teacher_checks import teacher_score
-from pipeline.weights import SUFFIXES, load_weights, network_document, write_weights
 
 if TYPE_CHECKING:
     from torch import nn

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.checking.sample_checks import class_names
 from pipeline.errors import DataRejected
-from pipeline.interface import Shape
-from pipeline.sample_checks import class_names
+from pipeline.models.interface import Shape
 from pipeline.tasks.classification import LOGITS, mean_cross_entropy, ratio
 from pipeline.tasks.task import Arrays, Outputs, Statistics, SummedTask
 

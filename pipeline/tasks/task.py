@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.interface import Interface, Shape
+from pipeline.models.interface import Interface, Shape
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,0 +1,1 @@
+"""From a network in torch to its ONNX graph, and whether the graph computes the same."""

@@ -1,0 +1,1 @@
+"""What lies on disk: written whole or not at all, read without running it, known by its digests."""
