@@ -13,6 +13,7 @@ import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # it ships no types
 from small_training import invoke
 
+from calibration import FAMILIES
 from pipeline.exporting.parity import ReferenceSession
 
 GRAPH = """<ir_version: 8, opset_import: ["" : %d]> g (float[N,3,H,W] x, float[N,L,16] s)
@@ -74,6 +75,35 @@ def test_the_ranges_are_what_their_schema_says(options: tuple[str, ...], tmp_pat
     assert [error.message for error in validator.iter_errors(ranges)] == []
     del ranges["tensors"]["x"]["low"]
     assert [error.message for error in validator.iter_errors(ranges)] == ["'low' is a required property"]
+
+
+def test_every_placement_is_what_its_schema_says(tmp_path: Path) -> None:
+    model, data = written(tmp_path, 17)
+    random = np.random.default_rng(2)
+    labels, images = random.integers(0, 32, 8), random.standard_normal((8, 3, 17, 23)).astype(np.float32)
+    np.savez(tmp_path / "labelled.npz", x=images, s=np.load(data)["s"], labels=labels)
+    families = [option for family in ("cpu", *FAMILIES) for option in ("--family", family)]
+    made = (*families, "--tensorrt-version", "10.3.0", "--bf16", "--repair", "bias")
+    done = invoke("quantize", model, "--data", data, *made, "--labels", tmp_path / "labelled.npz", "-q")
+    assert done.exit_code == 0, done.stderr
+    cache, out = tmp_path / "net.tensorrt-10.3.0.cache", tmp_path / "of-cache"
+    done = invoke("quantize", tmp_path / "net.fp32.onnx", "--cache", cache, "--family", "tensorrt", "-o", out, "-q")
+    assert done.exit_code == 0, done.stderr
+    found, of_cache = (
+        json.loads(path.read_text()) for path in (tmp_path / "net.placement.json", out / "net.fp32.placement.json")
+    )
+    schema = json.loads(resources.files("pipeline.quantizing").joinpath("placement.schema.json").read_text())
+    assert set(schema["$defs"]["placement"]["properties"]["family"]["enum"]) == set(FAMILIES)
+    validator = Draft202012Validator(schema)
+    for document in (found, of_cache):
+        assert [error.message for error in validator.iter_errors(document)] == []
+    assert set(found["families"]) == {"cpu", *FAMILIES}
+    assert len(found["repairs"]) > 0
+    assert all(repair["metric"]["samples"] == 8 for repair in found["repairs"])
+    assert "float32_in_bf16" in found
+    assert of_cache["missing_graphs"]["fp16.onnx"].startswith("no FP16 graph, because a cache does not")
+    del found["families"]["cpu"]["decisions"][0]["rule"]
+    assert [error.message for error in validator.iter_errors(found)] == ["'rule' is a required property"]
 
 
 def test_one_graph_gets_the_name_that_is_given_and_the_rest_lies_beside_it(tmp_path: Path) -> None:

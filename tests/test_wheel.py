@@ -38,3 +38,4 @@ def test_the_wheel_holds_the_packages_and_their_data_and_nothing_else(tmp_path: 
     assert "pipeline/recipes/digits.toml" in found
     assert {"pipeline/reporting/report.html", "pipeline/reporting/report.css"} <= found
     assert "pipeline/reporting/report.schema.json" in found
+    assert {"calibration/ranges.schema.json", "pipeline/quantizing/placement.schema.json"} <= found

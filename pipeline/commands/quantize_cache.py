@@ -16,7 +16,7 @@ from pipeline.errors import DataRejected, IntegrityError, NotAcceptable, RecipeE
 from pipeline.files import atomic
 from pipeline.files.onnx_file import loaded_graph, write_graph
 from pipeline.files.workspace import disk_errors_explained
-from pipeline.quantizing.quantized import PLACEMENT
+from pipeline.quantizing.quantized import FLOAT16, PLACEMENT, PLACEMENT_SCHEMA_VERSION
 from pipeline.quantizing.settings import (
     QuantizationSettings,
     checked_cache_versions,
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from calibration.placement.place import Placement
     from calibration.ranges import Ranges
     from calibration.tensorrt_cache.origin import CacheOrigin
+
+
+NO_FLOAT16 = "no FP16 graph, because a cache does not say how large the values were that it cuts off"
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def quantize_cache(request: CacheRequest) -> Outcome:
     lines = [
         *(line for family in request.families for line in _said(request, family, converted.placements[family])),
         f"{converted.unused} scales of {request.cache.name} belong to no tensor of the graph",
-        "no FP16 graph, because a cache does not say how large the values were that it cuts off",
+        NO_FLOAT16,
         *(f"wrote {file}" for file in files),
     ]
     return Outcome(document, lambda console: console.print("\n".join(lines), markup=False, soft_wrap=True))
@@ -173,7 +176,9 @@ def _write(request: CacheRequest, converted: _Converted, to: Destination) -> lis
 def _placements(converted: _Converted) -> dict[str, Any]:
     placements = {family: placement.to_json() for family, placement in converted.placements.items()}
     return {
+        "schema_version": PLACEMENT_SCHEMA_VERSION,
         "families": placements,
+        "repairs": [],
         "float32_in_fp16": {},
-        "no_fp16_graph": "a calibration cache does not say how large the values were that it cuts off",
+        "missing_graphs": {FLOAT16: NO_FLOAT16},
     }

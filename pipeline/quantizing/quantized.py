@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from calibration.weights import WeightMethod
 
 PLACEMENT = "placement.json"
+PLACEMENT_SCHEMA_VERSION = 1
 FLOAT16 = "fp16.onnx"
 BFLOAT16 = "bf16.onnx"
 # Below it the extremes of another sample of images would be visibly others.
@@ -99,10 +100,14 @@ class Quantized:
 
 
 def placement_document(quantized: Quantized) -> dict[str, Any]:
-    """Per family, per node: quantized or not, and why; what stays FP32 beside FP16, and why a graph is missing."""
+    """Per family, per node: quantized or not, and why; what stays FP32 beside FP16, and why a graph is missing.
+
+    As placement.schema.json says.
+    """
     placements = {family: placement.to_json() for family, placement in quantized.placements.items()}
     bfloat16 = quantized.beside_float16.get(BFLOAT16)
     return {
+        "schema_version": PLACEMENT_SCHEMA_VERSION,
         **({} if bfloat16 is None else {"float32_in_bf16": dict(bfloat16.kept_in_float32)}),
         "families": placements,
         "repairs": [trial.to_json() for trial in quantized.repairs],
