@@ -7,24 +7,28 @@ where its values are wanted, so what works on graphs copies and checks kilobytes
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, external_data_helper, helper, numpy_helper
+
+from calibration.external_tensors import (
+    bytes_of_tensor,
+    is_large_tensor,
+    is_referred_to,
+    parts_of,
+    refer,
+    reference,
+    values_of,
+)
 
 LARGEST_PROTOBUF_BYTES = (1 << 31) - (64 << 20)
 """Of the tensors of one graph; the graph itself needs room beside them."""
-LEAST_EXTERNAL_BYTES = 1024
-"""Smaller tensors stay in the graph: shape inference reads some of them."""
 LARGEST_CHECKED_BYTES = 1 << 28
 """Beyond it onnx checks a graph without its weights: with them it takes three copies of them."""
 _PAGE_BYTES = 4096
-_PART_BYTES = 64 << 20
 
 
 def loaded(path: Path) -> ModelProto:
@@ -38,31 +42,17 @@ def loaded(path: Path) -> ModelProto:
         external_data_helper.load_external_data_for_model(model, str(path.parent))
         return model
     for tensor in model.graph.initializer:
-        if tensor.data_location == TensorProto.EXTERNAL and _is_large(tensor):
-            _refer(tensor, path.parent)
+        if tensor.data_location == TensorProto.EXTERNAL and is_large_tensor(tensor):
+            refer(tensor, path.parent)
     for tensor in _tensors(model.graph):
         if tensor.data_location == TensorProto.EXTERNAL and not is_referred_to(tensor):
             external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
     return model
 
 
-def values_of(tensor: TensorProto) -> NDArray[Any]:
-    """Of a tensor that is in the graph, or in a file that the graph refers to."""
-    if tensor.data_location != TensorProto.EXTERNAL:
-        return numpy_helper.to_array(tensor)
-    info = external_data_helper.ExternalDataInfo(tensor)
-    dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
-    return np.asarray(np.memmap(info.location, dtype, "r", info.offset or 0, tuple(tensor.dims)))
-
-
-def is_referred_to(tensor: TensorProto) -> bool:
-    """Whether it is one of those that `loaded` leaves in their file."""
-    return tensor.data_location == TensorProto.EXTERNAL and Path(_location(tensor)).is_absolute()
-
-
 def tensor_bytes(model: ModelProto) -> int:
     """Of all initializers, wherever they are."""
-    return sum(_bytes(tensor) for tensor in model.graph.initializer)
+    return sum(bytes_of_tensor(tensor) for tensor in model.graph.initializer)
 
 
 def fits_one_file(model: ModelProto) -> bool:
@@ -127,7 +117,7 @@ def digest(model: ModelProto) -> str:
         return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
     found = hashlib.sha256(_fed(model).SerializeToString(deterministic=True))
     for tensor in _large(model):
-        for part in _parts(tensor):
+        for part in parts_of(tensor):
             found.update(part)
     return found.hexdigest()
 
@@ -140,7 +130,7 @@ def session_of(model: ModelProto, options: Any) -> Any:
     bare = model
     if weights:
         bare = _without_weights(model, weights)
-        bare.graph.initializer.extend(_reference(tensor, "given beside", 0) for tensor in weights)
+        bare.graph.initializer.extend(reference(tensor, "given beside", 0) for tensor in weights)
     values = [onnxruntime.OrtValue.ortvalue_from_numpy(values_of(tensor)) for tensor in weights]
     options.add_external_initializers([tensor.name for tensor in weights], values)
     session = onnxruntime.InferenceSession(bare.SerializeToString(), options, providers=["CPUExecutionProvider"])
@@ -155,54 +145,18 @@ def write(model: ModelProto, weights: BinaryIO, location: str) -> bytes:
     result = _without_weights(model, large)
     offset = 0
     for tensor in large:
-        result.graph.initializer.append(_reference(tensor, location, offset))
-        for part in _parts(tensor):
+        result.graph.initializer.append(reference(tensor, location, offset))
+        for part in parts_of(tensor):
             weights.write(part)
-        padding = -_bytes(tensor) % _PAGE_BYTES
+        padding = -bytes_of_tensor(tensor) % _PAGE_BYTES
         weights.write(bytes(padding))
-        offset += _bytes(tensor) + padding
+        offset += bytes_of_tensor(tensor) + padding
     data: bytes = result.SerializeToString(deterministic=True)
     return data
 
 
-def _is_large(tensor: TensorProto) -> bool:
-    external = tensor.data_location == TensorProto.EXTERNAL
-    return _is_plain(tensor) and (tensor.HasField("raw_data") or external) and _bytes(tensor) >= LEAST_EXTERNAL_BYTES
-
-
 def _large(model: ModelProto) -> list[TensorProto]:
-    return [tensor for tensor in model.graph.initializer if _is_large(tensor)]
-
-
-def _is_plain(tensor: TensorProto) -> bool:
-    """Whether its elements take whole bytes, as numpy's do."""
-    return tensor.data_type not in (
-        TensorProto.STRING,
-        TensorProto.INT4,
-        TensorProto.UINT4,
-        TensorProto.FLOAT4E2M1,
-    )
-
-
-def _location(tensor: TensorProto) -> str:
-    return str(external_data_helper.ExternalDataInfo(tensor).location)
-
-
-def _bytes(tensor: TensorProto) -> int:
-    if tensor.data_type == TensorProto.STRING:
-        return sum(map(len, tensor.string_data))
-    if tensor.data_type not in helper.get_all_tensor_dtypes():
-        return 0  # the checker says so
-    itemsize = int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
-    return itemsize * math.prod(int(size) for size in tensor.dims)
-
-
-def _parts(tensor: TensorProto) -> Iterator[bytes]:
-    """The bytes of a tensor, some at a time."""
-    values = values_of(tensor).reshape(-1)
-    step = max(1, _PART_BYTES // values.itemsize)
-    for start in range(0, values.size, step):
-        yield values[start : start + step].tobytes()
+    return [tensor for tensor in model.graph.initializer if is_large_tensor(tensor)]
 
 
 def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
@@ -217,33 +171,6 @@ def _tensors_of(node: NodeProto) -> Iterator[TensorProto]:
         yield from (attribute.t, *attribute.tensors)
         for graph in (attribute.g, *attribute.graphs):
             yield from _tensors(graph)
-
-
-def _refer(tensor: TensorProto, folder: Path) -> None:
-    """Makes the path to a tensor's bytes absolute, if they are there: nothing outside of the graph's folder is read."""
-    info = external_data_helper.ExternalDataInfo(tensor)
-    path, within = Path(info.location), (folder / info.location).resolve().is_relative_to(folder.resolve())
-    if path.is_absolute() or ".." in path.parts or not within:
-        raise ValueError(f"weight {tensor.name!r} is said to be at {info.location!r}, outside of the graph's folder")
-    path = folder / path
-    if path.is_symlink() or not path.is_file():
-        raise ValueError(f"weight {tensor.name!r} is said to be in {info.location!r}, which is no regular file there")
-    wanted, there = _bytes(tensor), path.stat().st_size - (info.offset or 0)
-    if info.length not in (None, wanted) or wanted > there:
-        raise ValueError(
-            f"weight {tensor.name!r} takes {wanted:,} bytes of {info.location!r}; "
-            f"{max(min(there, info.length or there), 0):,} are there"
-        )
-    tensor.CopyFrom(_reference(tensor, str(path.resolve()), info.offset or 0))
-
-
-def _reference(tensor: TensorProto, location: str, offset: int) -> TensorProto:
-    """The tensor without its bytes."""
-    found = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-    found.data_location = TensorProto.EXTERNAL
-    for key, value in (("location", location), ("offset", str(offset)), ("length", str(_bytes(tensor)))):
-        found.external_data.add(key=key, value=value)
-    return found
 
 
 def _without_weights(model: ModelProto, weights: Sequence[TensorProto]) -> ModelProto:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
-from calibration.external_data import values_of
+from calibration.external_tensors import values_of
 
 SATURATING_OPERATORS = ("Relu", "Clip")
 """They cut what their input holds, in the requantizing kernel, so a range is wanted after them only."""

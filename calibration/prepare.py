@@ -16,7 +16,8 @@ from onnxscript.rewriter.rules.common import (
 )
 
 from calibration.errors import GraphRefused
-from calibration.external_data import check, inferred, is_referred_to, values_of
+from calibration.external_data import check, inferred
+from calibration.external_tensors import is_referred_to, values_of
 from calibration.graph import subgraphs
 
 LEAST_OPSET = 13

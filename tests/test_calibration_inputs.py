@@ -10,7 +10,7 @@ import onnx
 import pytest
 from own_graph import network, quantized, samples, saved, shown
 
-from calibration import external_data
+from calibration import external_data, external_tensors
 from pipeline.errors import DataRejected, IntegrityError, NotAcceptable, RecipeError
 from pipeline.quantizing.graph_inputs import GraphInput, size_of_batches
 
@@ -111,7 +111,7 @@ def test_weights_that_are_not_beside_the_graph_are_named(
 ) -> None:
     if over_the_limit:
         monkeypatch.setattr(external_data, "LARGEST_PROTOBUF_BYTES", 2000)
-        monkeypatch.setattr(external_data, "LEAST_EXTERNAL_BYTES", 64)
+        monkeypatch.setattr(external_tensors, "LEAST_EXTERNAL_BYTES", 64)
         why = why_over_the_limit
     onnx.save(network(), model, save_as_external_data=True, location="ext.data", size_threshold=0)
     data = saved(model.with_name("x.npz"), x=samples())

@@ -13,8 +13,9 @@ from onnx import ModelProto, TensorProto, numpy_helper
 from onnx.external_data_helper import load_external_data_for_model
 from own_graph import NETWORK, network, quantized, samples, saved
 
-from calibration import external_data
-from calibration.external_data import digest, is_large, loaded, values_of
+from calibration import external_data, external_tensors
+from calibration.external_data import digest, is_large, loaded
+from calibration.external_tensors import values_of
 from calibration.quality import session_as_written
 from engines.base import sha256_of_file
 from pipeline.commands.calibrate import CalibrateRequest, calibrate
@@ -32,7 +33,7 @@ FP32_BYTES = 2764
 def limit(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Below FP32_BYTES; tensors from 64 bytes on are left in their file."""
     monkeypatch.setattr(external_data, "LARGEST_PROTOBUF_BYTES", 2000)
-    monkeypatch.setattr(external_data, "LEAST_EXTERNAL_BYTES", 64)
+    monkeypatch.setattr(external_tensors, "LEAST_EXTERNAL_BYTES", 64)
     return monkeypatch
 
 
@@ -71,7 +72,7 @@ def test_a_graph_over_the_limit_is_quantized_to_what_it_is_quantized_to_below_it
     quantized(model, model.with_name("x.npz"), family, method="entropy")
     below = contents(model.parent / "out")
     monkeypatch.setattr(external_data, "LARGEST_PROTOBUF_BYTES", FP32_BYTES - 1)
-    monkeypatch.setattr(external_data, "LEAST_EXTERNAL_BYTES", 64)
+    monkeypatch.setattr(external_tensors, "LEAST_EXTERNAL_BYTES", 64)
     assert is_large(loaded(model))
     quantized(model, model.with_name("x.npz"), family, method="entropy")
     over = contents(model.parent / "out")
@@ -187,7 +188,7 @@ def test_a_budget_and_the_costs_of_layers_come_out_the_same_over_the_limit(
 
     below = costs()
     monkeypatch.setattr(external_data, "LARGEST_PROTOBUF_BYTES", 2000)
-    monkeypatch.setattr(external_data, "LEAST_EXTERNAL_BYTES", 64)
+    monkeypatch.setattr(external_tensors, "LEAST_EXTERNAL_BYTES", 64)
     assert costs() == below
 
 

@@ -11,7 +11,7 @@ import onnx.inliner
 from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from calibration.external_data import values_of
+from calibration.external_tensors import values_of
 from calibration.graph import attribute
 
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
