@@ -15,9 +15,9 @@ from engines.run_options import RunOptions
 from pipeline.building.builds import Wanted, built_engine, engine_line, engine_record
 from pipeline.building.target_settings import Profile, TargetSettings, missing_profiles, unused_profiles
 from pipeline.errors import Cancelled, NotAcceptable, ResourceExhausted
+from pipeline.measuring.loaded_engines import LoadedEngine
 from pipeline.process.cancellation import Cancellation
 from pipeline.process.progress import QuietProgress
-from pipeline.stages import measure
 
 LENGTHS = {"min": 4, "opt": 16, "max": 64}
 
@@ -184,7 +184,7 @@ def test_an_engine_of_several_profiles_is_timed_at_the_batch_sizes_of_each() -> 
     more = {"profiles": [{"batch": {"min": 8, "opt": 8, "max": 16}}]}
     target = TargetSettings.model_validate({**settings, **more}).target("edge", 1)
     session: Any = None
-    running = measure._Running(target, session, Path("e.plan"), "")
+    running = LoadedEngine(target, session, Path("e.plan"), "")
     assert [size for size in (1, 2, 4, 8, 16, 32) if running.takes(size)] == [1, 2, 8, 16]
     anywhere = replace(running, target=Target("cpu", "onnxruntime"))
     assert anywhere.takes(4096)

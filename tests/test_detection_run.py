@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tiny_run import run_edgestill
 
 from pipeline.errors import DataRejected
-from pipeline.measuring.intervals import bootstrap
+from pipeline.tasks.intervals import bootstrap
 
 HERE = Path(__file__).parent
 TASK = Detection()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pipeline.measuring.intervals import (
+from pipeline.tasks.intervals import (
     bootstrap_difference,
     samples_to_show,
     share,

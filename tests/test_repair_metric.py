@@ -20,7 +20,6 @@ from calibration.quality import OutputQuality, Quality, session_as_written
 from calibration.statistics.collect import Batch
 from pipeline.commands.quantize import QuantizeRequest, quantize
 from pipeline.errors import RecipeError
-from pipeline.measuring.intervals import Interval
 from pipeline.process.cancellation import Cancellation
 from pipeline.process.progress import QuietProgress
 from pipeline.quantizing.calibration_images import evenly, evenly_spaced
@@ -30,6 +29,7 @@ from pipeline.quantizing.repair import Trial, decided_together
 from pipeline.quantizing.repair_metric import METRIC_SAMPLES, MetricChange, RepairJudge
 from pipeline.quantizing.settings import CalibrationData, QuantizationSettings, checked_repair
 from pipeline.quantizing.yardstick import JudgingData, Top1Accuracy
+from pipeline.tasks.intervals import Interval
 
 Labels = NDArray[np.int64]
 UNSEEN = spiked_samples(200, seed=7)

@@ -46,7 +46,7 @@ from pipeline.reporting.scale import Axis, axis_from_zero, linear_axis, logarith
 from pipeline.reporting.scatter import Wish, texts_apart
 from pipeline.reporting.terminal import summary_from_report
 from pipeline.reporting.verdict import verdict_from_gates
-from pipeline.stages.report import _gpu_run
+from pipeline.results.engine_results import gpu_run
 
 # The model
 
@@ -335,9 +335,9 @@ def test_a_time_on_a_gpu_says_what_it_held_and_where_it_went() -> None:
     page = words(html_from_report(report))
     assert "with transfers, no CUDA graph, spin-wait, H2D 0.125 ms, GPU compute 0.500 ms, D2H 0.0625 ms" in page
     entry = {"conditions": {"transfers": True, "cuda_graph": False, "spin_wait": True}, "phases": {"h2d_ms": 0.125}}
-    assert _gpu_run(entry) == GpuRun(transfers=True, cuda_graph=False, spin_wait=True, h2d_ms=0.125)
+    assert gpu_run(entry) == GpuRun(transfers=True, cuda_graph=False, spin_wait=True, h2d_ms=0.125)
     on_cpu = {"transfers": False, "cuda_graph": False, "spin_wait": False}
-    assert _gpu_run({"conditions": on_cpu}) is None
+    assert gpu_run({"conditions": on_cpu}) is None
 
 
 def test_a_percentile_with_too_few_calls_is_not_a_number() -> None:

@@ -21,9 +21,9 @@ from pipeline.distillation.losses.loss import DistillationLoss
 from pipeline.distillation.losses.standardized_kd import StandardizedKD
 from pipeline.distillation.seen import Seen
 from pipeline.errors import DataRejected, RecipeError
-from pipeline.measuring.intervals import bootstrap, bootstrap_ratio
 from pipeline.samples.arrays import ArraySamples
 from pipeline.tasks import TASKS, task_named
+from pipeline.tasks.intervals import bootstrap, bootstrap_ratio
 
 RANDOM = np.random.default_rng(0)
 CLASSES = 4

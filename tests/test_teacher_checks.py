@@ -14,10 +14,10 @@ from small_training import context_in, dataset_in, invoke, save_npz
 from tiny_run import TINY, write_recipe
 from torch import nn
 
-from pipeline.checking.teacher_checks import TeacherScore, teacher_score
 from pipeline.commands.data_check import data_check
 from pipeline.commands.outcome import Outcome
 from pipeline.data.dataset import Dataset
+from pipeline.measuring.teacher_checks import TeacherScore, teacher_score
 from pipeline.process.cancellation import Cancellation
 from pipeline.process.progress import QuietProgress
 

@@ -1,1 +1,1 @@
-"""What may be wrong with the data, or with a teacher that says nothing of it, before anything is trained."""
+"""What may be wrong with the data, said before anything is trained on it."""

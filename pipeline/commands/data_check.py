@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.checking.data_checks import Examined, class_counts
-from pipeline.checking.teacher_checks import TeacherScore, teacher_score
 from pipeline.commands.outcome import Outcome
 from pipeline.context import Context, reading_context
 from pipeline.data.dataset import Dataset
 from pipeline.data.splits import SPLITS
 from pipeline.distillation.trainer import set_up_torch
 from pipeline.errors import DataRejected, RecipeError
+from pipeline.measuring.teacher_checks import TeacherScore, teacher_score
 from pipeline.models.model import make_model
 from pipeline.models.weights import load_weights
 from pipeline.process.cancellation import Cancellation

@@ -1,1 +1,1 @@
-"""What a network, a graph or an engine answers, how much of it is right, and how sure that is."""
+"""What networks, graphs and engines answer on data, how much of it is right, and how long the engines take."""

@@ -14,9 +14,9 @@ from pipeline.artifact import Artifacts, Graph, Student, Teacher
 from pipeline.context import Context
 from pipeline.data.dataset import Dataset
 from pipeline.exporting.parity import ReferenceSession
-from pipeline.measuring.intervals import Interval, bootstrap, bootstrap_ratio, share, share_ratio
 from pipeline.measuring.predictions import predictions
 from pipeline.models.weights import load_network
+from pipeline.tasks.intervals import Interval, bootstrap, bootstrap_ratio, share, share_ratio
 from pipeline.tasks.task import Statistics, Task
 
 BATCH_SIZE = 64

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
-from pipeline.measuring.intervals import Interval
 from pipeline.process.cancellation import Cancellation
 from pipeline.process.progress import Progress
 from pipeline.quantizing.evaluation import statistics_of
 from pipeline.quantizing.yardstick import JudgingData, Yardstick
+from pipeline.tasks.intervals import Interval
 from pipeline.tasks.task import Statistics
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import DataRejected
-from pipeline.measuring.intervals import Interval, bootstrap_difference, share_difference
 from pipeline.tasks.classification import ratio, right
+from pipeline.tasks.intervals import Interval, bootstrap_difference, share_difference
 from pipeline.tasks.task import Arrays, Counts, Statistics, Task
 
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""What the stages left, as the results that a report shows: findings, gates, how the student was taught."""
+"""What the stages left, as the results that a report shows: chain, engines, findings, gates, the teaching."""

@@ -11,8 +11,8 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.checking.sample_checks import check_images, checked_inputs, checked_splits
 from pipeline.errors import DataRejected
+from pipeline.samples.array_checks import check_images, checked_inputs, checked_splits
 from pipeline.samples.base import Axes, Raw, Samples
 from pipeline.tasks.task import Task
 

@@ -10,9 +10,9 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.checking.sample_checks import checked_splits
 from pipeline.data.splits import SPLITS
 from pipeline.errors import DataRejected
+from pipeline.samples.array_checks import checked_splits
 from pipeline.samples.base import Samples
 
 _GRAY_16 = ("I;16", "I;16L", "I;16B", "I;16N")

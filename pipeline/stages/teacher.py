@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, final
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from pipeline.artifact import Artifact, Artifacts, Splits, Teacher, teacher_files
-from pipeline.checking.teacher_checks import teacher_score
 from pipeline.context import Context
 from pipeline.data.dataset import Dataset, open_dataset, read_interface
 from pipeline.distillation.losses.labels import Labels
@@ -20,6 +19,7 @@ from pipeline.distillation.training import Lesson
 from pipeline.errors import RecipeError
 from pipeline.files import atomic
 from pipeline.measuring.predictions import predictions
+from pipeline.measuring.teacher_checks import teacher_score
 from pipeline.models.model import Model, make_model, model_files, model_tools, parameter_count
 from pipeline.models.weights import SUFFIXES, load_weights, network_document, write_weights
 from pipeline.stages.training import TrainingStage

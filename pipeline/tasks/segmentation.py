@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.checking.sample_checks import class_names
 from pipeline.errors import DataRejected
 from pipeline.models.interface import Shape
 from pipeline.tasks.classification import LOGITS, mean_cross_entropy, ratio
+from pipeline.tasks.labels import class_names
 from pipeline.tasks.task import Arrays, Outputs, Statistics, SummedTask
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from pipeline.data.dataset import Dataset
 from pipeline.data.preprocess import Preprocess
 from pipeline.errors import DataRejected
 from pipeline.measuring.accuracy import metric_interval
-from pipeline.measuring.intervals import Interval, share
 from pipeline.measuring.predictions import predictions
+from pipeline.tasks.intervals import Interval, share
 from pipeline.tasks.task import Task
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What arrays of samples, labels, class names and splits must be; each check raises DataRejected with what to mend."""
+"""What arrays of samples and their splits must be; each check raises DataRejected with what to mend."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pipeline.data.splits import SPLITS, SplitName
 from pipeline.errors import DataRejected
 from pipeline.models.interface import MASK
 from pipeline.names import unknown
+from pipeline.tasks.labels import texts
 
 FED = ("float32", "int64", "int32", "uint8", "bool")
 """Types that are fed as they are."""
@@ -88,45 +89,9 @@ def _samples_where(found: NDArray[np.bool_]) -> NDArray[np.int64]:
     return np.flatnonzero(found.reshape(len(found), -1).any(axis=1)) if len(found) else np.zeros(0, np.int64)
 
 
-def checked_labels(
-    labels: NDArray[Any], names: NDArray[Any] | None, samples: int, where: str
-) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """One class a sample: the labels, and the classes that they count, those named or 0 to the largest label."""
-    if labels.ndim != 1 or labels.dtype.kind not in "ui":
-        raise DataRejected(f"{where}: labels have shape {labels.shape} and dtype {labels.dtype}; expected 1-d integers")
-    if len(labels) != samples:
-        raise DataRejected(f"{where}: {samples} samples but {len(labels)} labels; each sample needs exactly one")
-    classes = None if names is None else class_names(names, where)
-    # Without names, a label beyond the number of samples is no count of classes: 255 for "none", or an id.
-    limit = samples if classes is None else len(classes)
-    if len(outside := np.flatnonzero((labels < 0) | (labels >= limit))):
-        hint = "number the classes from 0, or name them" if classes is None else "name each class"
-        raise DataRejected(
-            f"{where}: sample {outside[0]} has label {labels[outside[0]]}; labels go from 0 to {limit - 1} here; {hint}"
-        )
-    known = classes or tuple(str(label) for label in range(int(labels.max(initial=0)) + 1))
-    return labels.astype(np.int64), known
-
-
-def class_names(names: NDArray[Any], where: str) -> tuple[str, ...]:
-    """Distinct names, at least one."""
-    classes = _texts(names, "classes", where)
-    if not classes:
-        raise DataRejected(f"{where}: classes are empty; name each class, or leave classes out")
-    if len(set(classes)) != len(classes):
-        raise DataRejected(f"{where}: classes hold {max(classes, key=classes.count)!r} twice; each needs its own name")
-    return classes
-
-
-def _texts(array: NDArray[Any], name: str, where: str) -> tuple[str, ...]:
-    if array.ndim != 1 or array.dtype.kind not in "USui":
-        raise DataRejected(f"{where}: {name} have shape {array.shape} and dtype {array.dtype}; expected 1-d strings")
-    return tuple(array.astype(str).tolist())
-
-
 def checked_splits(splits: NDArray[Any], samples: int, where: str) -> tuple[SplitName, ...]:
     """A split for each sample."""
-    names = _texts(splits, "splits", where)
+    names = texts(splits, "splits", where)
     if len(splits) != samples:
         raise DataRejected(f"{where}: {samples} samples but {len(splits)} splits; each sample needs exactly one")
     for name in names:
