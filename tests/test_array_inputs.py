@@ -17,6 +17,7 @@ from own_graph import network, quantized, samples, saved
 
 from pipeline.errors import DataRejected, RecipeError
 from pipeline.quantizing.array_inputs import data_from_npy_files, data_from_npz
+from pipeline.quantizing.calibration_images import spread
 from pipeline.quantizing.calibration_inputs import data_from
 from pipeline.quantizing.graph_inputs import GraphInput
 from pipeline.quantizing.settings import CalibrationData
@@ -52,6 +53,25 @@ def test_any_part_of_an_archive_is_what_was_saved(
     for name in TWO:
         assert np.array_equal(found[name], arrays(20)[name][first : first + more])
         assert found[name].dtype == arrays(20)[name].dtype
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    kind=st.sampled_from(["plain", "compressed", "fortran"]),
+    batch=st.integers(1, 9),
+    chosen=st.sets(st.integers(0, 19)),
+)
+def test_any_chosen_samples_of_an_archive_are_what_was_saved(
+    kind: str, batch: int, chosen: set[int], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("npz") / "x.npz"
+    values = np.asfortranarray(numbers(20)) if kind == "fortran" else numbers(20)
+    (np.savez_compressed if kind == "compressed" else np.savez)(path, x=values)
+    batches = list(data_from_npz(path, ONE, batch).chosen(sorted(chosen)))
+    assert [name for each in batches for name in each.ids] == [str(number) for number in sorted(chosen)]
+    assert all(len(each.ids) == batch for each in batches[:-1])
+    for each in batches:
+        assert np.array_equal(each.feeds["x"], numbers(20)[[int(name) for name in each.ids]])
 
 
 def test_how_an_array_is_stored_decides_how_it_is_read_and_not_what_it_is(tmp_path: Path) -> None:
@@ -158,6 +178,7 @@ def test_samples_of_several_shapes_run_one_by_one(tmp_path: Path) -> None:
     for index, width in enumerate((4, 4, 6)):
         np.save(tmp_path / f"{index}.npy", np.ones((3, width), np.float32))
     assert [batch.feeds["x"].shape for batch in data_from_npy_files(tmp_path, inputs, 1).batches()][2] == (1, 3, 6)
+    assert len(list(spread(data_from_npy_files(tmp_path, inputs, 1)).batches())) == 3
     with pytest.raises(DataRejected, match=r"2\.npy has shape \(3, 6\) and 0\.npy \(3, 4\); .* give --batch-size 1"):
         list(data_from_npy_files(tmp_path, inputs, 3).batches())
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,7 +23,9 @@ from pipeline.commands.quantize_sketches import SketchesRequest, quantize_sketch
 from pipeline.errors import Cancelled, DataRejected, RecipeError
 from pipeline.process.cancellation import Cancellation
 from pipeline.process.progress import QuietProgress
+from pipeline.quantizing.array_inputs import data_from_npz
 from pipeline.quantizing.calibration_images import asked_for, images_from_text, spread
+from pipeline.quantizing.graph_inputs import GraphInput
 from pipeline.quantizing.settings import CalibrationData
 
 
@@ -45,7 +50,7 @@ def data_of(count: int, images_a_run: int = 1, batch_size: int = 8) -> Calibrati
             rows = slice(first, min(first + batch_size, stop))
             yield Batch([str(int(value)) for value in values[rows, 0]], {"x": values[rows]})
 
-    return CalibrationData(count, lambda: between(0, count), between, None, images_a_run)
+    return CalibrationData(count, lambda: between(0, count), between, images_a_run=images_a_run)
 
 
 def ids_of(batches: Iterator[Batch]) -> list[int]:
@@ -64,6 +69,38 @@ def test_the_beginning_of_the_spread_order_has_each_class_of_data_that_is_sorted
     per_class = np.bincount(np.array(first) // 40, minlength=10)
     assert per_class.min() >= 2
     assert per_class.max() <= 5
+
+
+def test_between_two_marks_samples_come_in_the_order_of_the_data_and_at_each_mark_are_spread() -> None:
+    found = ids_of(spread(data_of(400)).batches())
+    edges = [0, 16, *marks(400, 1), 400]
+    for start, stop in pairwise(edges):
+        assert found[start:stop] == sorted(found[start:stop])
+        assert np.bincount(np.array(found[:stop]) // 100, minlength=4).min() >= stop // 4 - 2
+    part = [*ids_of(spread(data_of(400)).part(0, 40)), *ids_of(spread(data_of(400)).part(40, 400))]
+    assert part == found  # wherever a pass was stopped and taken up again
+
+
+def test_a_compressed_file_is_gone_through_once_for_each_stretch_between_marks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez_compressed(tmp_path / "x.npz", x=samples(200))
+    data = asked_for(data_from_npz(tmp_path / "x.npz", graph_inputs_of(), 8), "auto", "--images")
+    opened: list[int] = []
+    real = zipfile.ZipFile.open
+
+    def counted(self: zipfile.ZipFile, *arguments: Any, **more: Any) -> Any:
+        opened.append(1)
+        return real(self, *arguments, **more)
+
+    monkeypatch.setattr(zipfile.ZipFile, "open", counted)
+    found = np.concatenate([batch.feeds["x"] for batch in data.batches()])
+    assert len(opened) == len([16, *marks(200, 1), 200])
+    assert np.array_equal(np.sort(found, axis=0), np.sort(samples(200), axis=0))
+
+
+def graph_inputs_of() -> dict[str, GraphInput]:
+    return {"x": GraphInput(np.dtype(np.float32), (None, *samples(1).shape[1:]))}
 
 
 def test_what_the_graph_takes_together_stays_together() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,6 +71,12 @@ def _data_from_arrays(
         for each in rows.values():
             next(each, None)  # what follows the last sample is a checksum
 
+    def chosen(numbers: Sequence[int]) -> Iterator[Batch]:
+        rows = {name: array.chosen(numbers, batch_size) for name, array in arrays.items()}
+        for start in range(0, len(numbers), batch_size):
+            ids = [str(number) for number in numbers[start : start + batch_size]]
+            yield Batch(ids, {name: next(each) for name, each in rows.items()})
+
     def digest() -> str:
         found = hashlib.sha256()
         for name in sorted(inputs):
@@ -81,7 +87,7 @@ def _data_from_arrays(
             found.update(content.digest())
         return found.hexdigest()
 
-    return CalibrationData(total, lambda: between(0, total), between, digest, images_a_run(inputs))
+    return CalibrationData(total, lambda: between(0, total), between, chosen, digest, images_a_run(inputs))
 
 
 def _files_of_samples(folder: Path, inputs: Mapping[str, GraphInput]) -> dict[str, list[Path]]:
@@ -108,11 +114,14 @@ def _data_from_samples(
     names = [file.name for file in next(iter(files.values()))]
     check_whole_batches(folder, len(names), inputs, batch_size)
 
+    def chosen(numbers: Sequence[int]) -> Iterator[Batch]:
+        for start in range(0, len(numbers), batch_size):
+            part = numbers[start : start + batch_size]
+            feeds = {name: _stacked([files[name][each] for each in part], wanted) for name, wanted in inputs.items()}
+            yield Batch([names[each] for each in part], feeds)
+
     def between(first: int, stop: int) -> Iterator[Batch]:
-        for start in range(first, stop, batch_size):
-            rows = slice(start, min(start + batch_size, stop))
-            feeds = {name: _stacked(files[name][rows], wanted) for name, wanted in inputs.items()}
-            yield Batch(names[rows], feeds)
+        return chosen(range(first, stop))
 
     def digest() -> str:
         found = hashlib.sha256()
@@ -122,7 +131,7 @@ def _data_from_samples(
                     found.update(hashlib.sha256(part).digest())
         return found.hexdigest()
 
-    return CalibrationData(len(names), lambda: between(0, len(names)), between, digest, images_a_run(inputs))
+    return CalibrationData(len(names), lambda: between(0, len(names)), between, chosen, digest, images_a_run(inputs))
 
 
 def _stacked(files: list[Path], wanted: GraphInput) -> NDArray[np.generic]:

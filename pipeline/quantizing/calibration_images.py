@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from pipeline.quantizing.settings import CalibrationData, Images
 if TYPE_CHECKING:
     from calibration.statistics.collect import Batch
 
-_RUNS_A_BATCH = 16
+_SMALLEST = 16
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -56,27 +57,52 @@ def first_of(data: CalibrationData, samples: int) -> CalibrationData:
         samples=samples,
         batches=lambda: data.part(0, samples),
         between=data.part,
+        with_numbers=data.chosen,
         digest_of_all=data.digest,
     )
 
 
 def spread(data: CalibrationData) -> CalibrationData:
-    """The same samples in an order whose every beginning is spread evenly over all of them.
+    """The same samples in an order whose every beginning, up to a mark, is spread evenly over all of them.
 
     Folders and arrays are often sorted by class, and a pass that may end early must not end with the first class.
     Sample i is number i * stride mod n of the data; the stride is nearest to n times the golden ratio of what shares
-    no divisor with n, so that each sample comes once.
+    no divisor with n, so that each sample comes once. Between two marks, where no pass ends, samples come in the order
+    of the data: a compressed file is then read forward, once for each stretch.
     """
-    runs = data.samples // data.images_a_run
-    stride = _stride(runs)
+    size = data.images_a_run
+    runs = data.samples // size
+    edges = _edges(data.samples, size)
+    order = np.arange(runs, dtype=np.int64) * _stride(runs) % runs
+    for first, stop in pairwise(edges):
+        order[first:stop].sort()
 
     def between(start: int, stop: int) -> Iterator[Batch]:
-        for first in range(start, stop, _RUNS_A_BATCH * data.images_a_run):
-            last = min(first + _RUNS_A_BATCH * data.images_a_run, stop)
-            numbers = range(first // data.images_a_run, last // data.images_a_run)
-            yield _joined([batch for number in numbers for batch in _run(data, number * stride % runs)])
+        inside = (edge for edge in edges if start < edge * size < stop)
+        for first, last in pairwise((start // size, *inside, stop // size)):
+            yield from data.chosen(_of_runs(order[first:last], size).tolist())
 
-    return replace(data, batches=lambda: between(0, data.samples), between=between, digest_of_all=data.digest)
+    return replace(
+        data,
+        batches=lambda: between(0, data.samples),
+        between=between,
+        with_numbers=None,
+        digest_of_all=data.digest,
+    )
+
+
+def _edges(samples: int, images_a_run: int) -> tuple[int, ...]:
+    """In runs: where a pass may end, and before them `_SMALLEST`, which some steps look at alone."""
+    from calibration.statistics.sufficiency import marks
+
+    inside = (_SMALLEST, *marks(samples, images_a_run))
+    runs = samples // images_a_run
+    return tuple(sorted({0, runs, *(min(-(-edge // images_a_run), runs) for edge in inside)}))
+
+
+def _of_runs(runs: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """Numbers of the samples in these runs."""
+    return (runs[:, None] * size + np.arange(size)).reshape(-1)
 
 
 def evenly(data: CalibrationData, most: int) -> tuple[CalibrationData, NDArray[np.int64]]:
@@ -85,18 +111,17 @@ def evenly(data: CalibrationData, most: int) -> tuple[CalibrationData, NDArray[n
         return data, np.arange(data.samples)
     size = data.images_a_run
     chosen = evenly_spaced(data.samples // size, max(most // size, 1))
-    numbers = (chosen[:, None] * size + np.arange(size)).reshape(-1)
+    numbers = _of_runs(chosen, size)
 
     def between(start: int, stop: int) -> Iterator[Batch]:
-        runs = chosen[start // size : stop // size].tolist()
-        for first in range(0, len(runs), _RUNS_A_BATCH):
-            yield _joined([batch for run in runs[first : first + _RUNS_A_BATCH] for batch in _run(data, run)])
+        return data.chosen(numbers[start:stop].tolist())
 
     found = replace(
         data,
         samples=len(numbers),
         batches=lambda: between(0, len(numbers)),
         between=between,
+        with_numbers=None,
         digest_of_all=data.digest,
     )
     return found, numbers
@@ -112,16 +137,3 @@ def _stride(runs: int) -> int:
     wanted = round(runs * _GOLDEN)
     coprime = (each for each in range(1, runs + 1) if math.gcd(each, runs) == 1)
     return min(coprime, key=lambda each: abs(each - wanted))
-
-
-def _run(data: CalibrationData, number: int) -> Iterator[Batch]:
-    return data.part(number * data.images_a_run, (number + 1) * data.images_a_run)
-
-
-def _joined(batches: list[Batch]) -> Batch:
-    from calibration.statistics.collect import Batch
-
-    feeds: Mapping[str, Any] = {
-        name: np.concatenate([batch.feeds[name] for batch in batches]) for name in batches[0].feeds
-    }
-    return Batch([name for batch in batches for name in batch.ids], feeds)

@@ -77,21 +77,24 @@ def data_from_images(
         raise DataRejected(f"{folder}: holds no images")
     check_whole_batches(folder, len(files), inputs, batch_size)
 
-    def between(first: int, stop: int) -> Iterator[Batch]:
-        for start in range(first, stop, batch_size):
-            part = files[start : min(start + batch_size, stop)]
+    def chosen(numbers: Sequence[int]) -> Iterator[Batch]:
+        for start in range(0, len(numbers), batch_size):
+            part = [files[each] for each in numbers[start : start + batch_size]]
             images = _stacked([preprocess.apply(read_image(file), str(file)) for file in part], folder)
             wanted.check(images.shape, images.dtype, f"{part[0]}: after preprocessing, input '{name}'")
             names = [str(file.relative_to(folder)) for file in part]
             check_scale(preprocess, images, names)
             yield Batch(names, {name: images})
 
+    def between(first: int, stop: int) -> Iterator[Batch]:
+        return chosen(range(first, stop))
+
     def digest() -> str:
         settings = preprocess.model_dump_json().encode()
         named = (part for file in files for part in (str(file.relative_to(folder)).encode(), file.read_bytes()))
         return _digest(chain((settings,), named))
 
-    return CalibrationData(len(files), lambda: between(0, len(files)), between, digest, images_a_run(inputs))
+    return CalibrationData(len(files), lambda: between(0, len(files)), between, chosen, digest, images_a_run(inputs))
 
 
 def preprocess_from_json(path: Path | None) -> Preprocess:

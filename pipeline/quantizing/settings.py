@@ -43,6 +43,8 @@ class CalibrationData:
     """All of them, from the first one on, at each call."""
     between: Callable[[int, int], Iterator[Batch]] | None = None
     """Samples from one number up to another, without reading those before."""
+    with_numbers: Callable[[Sequence[int]], Iterator[Batch]] | None = None
+    """Samples of these numbers, which rise, in one way through the data."""
     digest_of_all: Callable[[], str] | None = None
     """Another one where any sample differs; without it, of the samples' ids."""
     images_a_run: int = 1
@@ -60,6 +62,14 @@ class CalibrationData:
     def part(self, start: int, stop: int) -> Iterator[Batch]:
         """Batches of the samples from `start` to before `stop`."""
         return self.between(start, stop) if self.between is not None else _cut_out(self.batches(), start, stop)
+
+    def chosen(self, numbers: Sequence[int]) -> Iterator[Batch]:
+        """Batches of the samples of these numbers, which rise and are whole runs of the graph."""
+        if self.with_numbers is not None:
+            yield from self.with_numbers(numbers)
+            return
+        for number in numbers[:: self.images_a_run]:
+            yield from self.part(number, number + self.images_a_run)
 
     def digest(self) -> str:
         """SHA-256 of the data."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import struct
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, final
@@ -36,6 +37,10 @@ class StoredArray(ABC):
     @abstractmethod
     def read(self, first: int, stop: int, size: int) -> Iterator[NDArray[Any]]:
         """Samples from `first` to before `stop`, `size` of them at a time. Raises DataRejected for a damaged file."""
+
+    @abstractmethod
+    def chosen(self, numbers: Sequence[int], size: int) -> Iterator[NDArray[Any]]:
+        """The samples of these numbers, which rise, `size` of them at a time, in one way through the file."""
 
     @property
     def samples(self) -> int:
@@ -66,27 +71,50 @@ class PlainArray(StoredArray):
                 raise DataRejected(f"{self.file}: ends before sample {row + shape[0]}; write it again")
             yield found.reshape(shape)
 
+    def chosen(self, numbers: Sequence[int], size: int) -> Iterator[NDArray[Any]]:
+        for part in _in_parts(numbers, size):
+            yield np.concatenate([each for number in part for each in self.read(number, number + 1, 1)])
+
 
 @final
 @dataclass(frozen=True)
 class CompressedArray(StoredArray):
-    """Within an archive; each reading goes through it from its begin on."""
+    """Within an archive; each reading goes through it from its begin to the last sample that it wants."""
 
     member: str
 
     def read(self, first: int, stop: int, size: int) -> Iterator[NDArray[Any]]:
+        with self._content() as stream:
+            _skip(stream, first * self.sample_bytes)
+            for row in range(first, stop, size):
+                yield self._next(stream, min(size, stop - row))
+            if stop == self.samples:
+                stream.read()  # its end, where the checksum is looked at
+
+    def chosen(self, numbers: Sequence[int], size: int) -> Iterator[NDArray[Any]]:
+        with self._content() as stream:
+            done = 0
+            for part in _in_parts(numbers, size):
+                rows = []
+                for number in part:
+                    _skip(stream, (number - done) * self.sample_bytes)
+                    rows.append(self._next(stream, 1))
+                    done = number + 1
+                yield np.concatenate(rows)
+
+    @contextlib.contextmanager
+    def _content(self) -> Iterator[IO[bytes]]:
+        """Behind the header."""
         try:
             with zipfile.ZipFile(self.file) as archive, archive.open(self.member) as stream:
                 _header(stream)
-                _skip(stream, first * self.sample_bytes)
-                for row in range(first, stop, size):
-                    shape = (min(size, stop - row), *self.shape[1:])
-                    data = stream.read(shape[0] * self.sample_bytes)
-                    yield np.frombuffer(data, self.dtype).reshape(shape)
-                if stop == self.samples:
-                    stream.read()  # its end, where the checksum is looked at
+                yield stream
         except _UNREADABLE_ARCHIVE as error:
             raise _no_archive(self.file, error) from error
+
+    def _next(self, stream: IO[bytes], count: int) -> NDArray[Any]:
+        data = stream.read(count * self.sample_bytes)
+        return np.frombuffer(data, self.dtype).reshape(count, *self.shape[1:])
 
 
 @final
@@ -99,6 +127,10 @@ class HeldArray(StoredArray):
     def read(self, first: int, stop: int, size: int) -> Iterator[NDArray[Any]]:
         for row in range(first, stop, size):
             yield np.ascontiguousarray(self.values[row : min(row + size, stop)])
+
+    def chosen(self, numbers: Sequence[int], size: int) -> Iterator[NDArray[Any]]:
+        for part in _in_parts(numbers, size):
+            yield np.ascontiguousarray(self.values[list(part)])
 
 
 def arrays_of_npz(path: Path) -> dict[str, StoredArray]:
@@ -124,6 +156,10 @@ def array_of_npy(path: Path) -> StoredArray:
     except _UNREADABLE as error:
         raise DataRejected(f"{path}: is not a readable .npy of a plain array ({error})") from error
     return PlainArray(path, dtype, shape, start)
+
+
+def _in_parts(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    return (numbers[start : start + size] for start in range(0, len(numbers), size))
 
 
 def _of_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> StoredArray:

@@ -56,7 +56,7 @@ class Calibrate(Stage):
     """`[calibrate]`."""
 
     name: ClassVar[str] = "calibrate"
-    version: ClassVar[int] = 15
+    version: ClassVar[int] = 16
     needs: ClassVar[tuple[type[Artifact], ...]] = (Splits, Graph)
     makes: ClassVar[type[Artifact]] = Graphs
     tools: ClassVar[tuple[str, ...]] = ("onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
@@ -165,6 +165,7 @@ class Calibrate(Stage):
             len(indices),
             lambda: self._batches(dataset, indices),
             lambda start, stop: self._batches(dataset, indices[start:stop]),
+            lambda numbers: self._batches(dataset, indices[list(numbers)]),
             lambda: sha256_of_value([dataset.records[index].sha256 for index in indices.tolist()]),
         )
 
