@@ -18,8 +18,9 @@ import numpy as np
 from benchmarks.benchmark_networks import NETWORKS, graph_of, images, interface_of
 from benchmarks.tables import gigabytes, table
 from engines.audit import summarize
-from engines.base import EngineError, Target
+from engines.base import Target
 from engines.build_process import Build, built_apart
+from engines.errors import EngineError
 from pipeline.errors import EdgestillError
 from pipeline.process.cancellation import Cancellation
 from pipeline.process.progress import QuietProgress

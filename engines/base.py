@@ -5,7 +5,6 @@ Python 3.10 and numpy are enough for this folder: it is what travels to a device
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -48,26 +47,6 @@ TensorRT's implicit quantization: up to 10.x, and the only INT8 of its DLA there
 
 StepDone = Callable[[str, int, int], bool]
 """Called with (phase, steps done, steps in all); returns False to cancel the work."""
-
-
-class EngineError(Exception):
-    """Something about an engine went wrong; the message says what, where and what to do."""
-
-
-class RuntimeMissing(EngineError):
-    """This machine lacks the library, driver or GPU that the work needs."""
-
-
-class BuildFailed(EngineError):
-    """The runtime refused the graph or the settings."""
-
-
-class BuildCancelled(EngineError):
-    """The build was cancelled from outside."""
-
-
-class EngineDamaged(EngineError):
-    """The engine file is not the one that was recorded; it was not loaded."""
 
 
 @dataclass(frozen=True)
@@ -258,26 +237,3 @@ class Engine(ABC):
 
         Raises EngineDamaged before a byte reaches the runtime, RuntimeMissing where it cannot run here.
         """
-
-
-def sha256_of_file(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def verified_bytes(engine: Path, sha256: str) -> bytes:
-    """The engine's bytes, read once, of the recorded digest; raises EngineDamaged otherwise."""
-    try:
-        data = engine.read_bytes()
-    except OSError as error:
-        raise EngineDamaged(f"{engine}: cannot be read ({error.strerror}); build it again") from error
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256:
-        raise EngineDamaged(
-            f"{engine}: SHA-256 is {found[:12]}…, recorded was {sha256[:12]}…; it was not loaded. Build it again"
-        )
-    return data

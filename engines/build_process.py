@@ -1,6 +1,6 @@
 """Builds in a process of their own: what ends it, a native abort included, fails these builds and nothing else.
 
-The child is `python -m engines.build_process`; it reports on a pipe, a JSON document a line, because native code
+The child is `python -m engines.build_child`; it reports on a pipe, a JSON document a line, because native code
 writes to its stdout and stderr as it likes. What it writes there is the log of a build that died.
 """
 
@@ -13,28 +13,19 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, final
 
 from engines.audit import RealizedLayer
-from engines.base import (
-    BuildCancelled,
-    BuildFailed,
-    BuiltEngine,
-    EngineDamaged,
-    EngineError,
-    RuntimeMissing,
-    StepDone,
-    Target,
-)
+from engines.base import BuiltEngine, Target
+from engines.errors import BuildCancelled, BuildFailed, EngineDamaged, EngineError, RuntimeMissing
 
-_POLL_SECONDS = 0.1
+POLL_SECONDS = 0.1
 _GRACE_SECONDS = 5.0
 _LOG_LINES = 8
-_ERRORS: Mapping[str, type[EngineError]] = {
+ERRORS: Mapping[str, type[EngineError]] = {
     each.__name__: each for each in (EngineError, RuntimeMissing, BuildFailed, BuildCancelled, EngineDamaged)
 }
 
@@ -109,8 +100,8 @@ class _Child:
 
     def _started(self, writing: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
         request = {"target": asdict(self._target), "builds": [build.to_json() for build in self._builds]}
-        return subprocess.Popen(  # noqa: S603 - this interpreter, this module
-            [sys.executable, "-m", "engines.build_process", str(writing), json.dumps(request)],
+        return subprocess.Popen(  # noqa: S603 - this interpreter, a module beside this one
+            [sys.executable, "-m", "engines.build_child", str(writing), json.dumps(request)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -149,7 +140,7 @@ class _Child:
 
     def _outcome(self, document: Mapping[str, Any], index: int) -> Outcome:
         if "error" in document:
-            return _ERRORS[document["error"]](document["message"])
+            return ERRORS[document["error"]](document["message"])
         layers = tuple(RealizedLayer.from_json(each) for each in document["layers"])
         return BuiltEngine(
             **{**document, "file": self._builds[index].to, "layers": layers, "log": tuple(document["log"])}
@@ -176,7 +167,7 @@ def _messages(pipe: IO[bytes]) -> Iterator[Mapping[str, Any] | None]:
     """What comes over the pipe; None each time that nothing came for a moment. Ends with the pipe."""
     rest = b""
     while True:
-        ready, _, _ = select.select([pipe], [], [], _POLL_SECONDS)
+        ready, _, _ = select.select([pipe], [], [], POLL_SECONDS)
         if not ready:
             yield None
             continue
@@ -215,52 +206,3 @@ def _resident_bytes(pid: int) -> int:
 def _import_path() -> str:
     """What this process imports from, so that the child finds the same engines and the same runtimes."""
     return os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
-
-
-def main() -> int:
-    """The child: a descriptor to report to, and the request."""
-    from engines import ENGINES
-    from engines.peak_memory import high_water_mark_bytes
-
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    request = json.loads(sys.argv[2])
-    target, parent = Target.from_json(request["target"]), os.getppid()
-    with open(int(sys.argv[1]), "w", encoding="utf-8") as pipe:  # noqa: PTH123 a descriptor has no path
-        for build in request["builds"]:
-            graph, to = Path(build["graph"]), Path(build["to"])
-            ranges = None if build["ranges"] is None else Path(build["ranges"])
-            try:
-                built = ENGINES[target.runtime].build(
-                    graph, build["precision"], target, to, _reporting(pipe, parent), ranges
-                )
-                peak = high_water_mark_bytes()
-                outcome: dict[str, Any] = {**asdict(replace(built, layers=(), peak_memory_bytes=peak)), "file": str(to)}
-                outcome["layers"] = [asdict(layer) for layer in built.layers]
-            except EngineError as error:
-                outcome = {"error": _known(error), "message": str(error)}
-            except OSError as error:
-                outcome = {"error": "BuildFailed", "message": f"{to}: cannot be written ({error.strerror})"}
-            print(json.dumps({"outcome": outcome}), file=pipe, flush=True)
-    return 0
-
-
-def _known(error: EngineError) -> str:
-    return next(each.__name__ for each in type(error).__mro__ if each.__name__ in _ERRORS)
-
-
-def _reporting(pipe: IO[str], parent: int) -> StepDone:
-    """Tells the parent at most ten times a second; ends the build where there is no parent any more."""
-    last = [0.0]
-
-    def on_step(phase: str, done: int, total: int) -> bool:
-        now = time.monotonic()
-        if now - last[0] >= _POLL_SECONDS or done == total:
-            last[0] = now
-            print(json.dumps({"phase": phase, "done": done, "total": total}), file=pipe, flush=True)
-        return os.getppid() == parent
-
-    return on_step
-
-
-if __name__ == "__main__":
-    sys.exit(main())

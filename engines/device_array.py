@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from engines.base import EngineError
+from engines.errors import EngineError
 
 _LEGACY_DEFAULT_STREAM = 1
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from engines.base import EngineError
+from engines.errors import EngineError
 
 NAMES: Mapping[str, str] = {
     "cpu": "CPUExecutionProvider",

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.base import Arrays, EngineError, TensorInfo
+from engines.base import Arrays, TensorInfo
+from engines.errors import EngineError
 
 MASK = "mask"
 """An input of this name says what is real (1) and what is padding (0)."""

@@ -1,12 +1,15 @@
-"""Files that are either whole or absent, whatever was killed. Needs the standard library alone."""
+"""Files that are whole or absent whatever was killed, and read by their digest. Needs the standard library alone."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+
+from engines.errors import EngineDamaged
 
 
 @contextlib.contextmanager
@@ -34,3 +37,26 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sha256_of_file(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def verified_bytes(engine: Path, sha256: str) -> bytes:
+    """The engine's bytes, read once, of the recorded digest; raises EngineDamaged otherwise."""
+    try:
+        data = engine.read_bytes()
+    except OSError as error:
+        raise EngineDamaged(f"{engine}: cannot be read ({error.strerror}); build it again") from error
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise EngineDamaged(
+            f"{engine}: SHA-256 is {found[:12]}…, recorded was {sha256[:12]}…; it was not loaded. Build it again"
+        )
+    return data

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from engines.base import EngineError
+from engines.errors import EngineError
 
 ROOT = Path("/")
 GIB = 1 << 30

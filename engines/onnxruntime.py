@@ -14,21 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from engines import cuda
-from engines.base import (
-    PRECISIONS,
-    BuildCancelled,
-    BuildFailed,
-    BuiltEngine,
-    Engine,
-    EngineError,
-    RuntimeMissing,
-    Session,
-    StepDone,
-    Target,
-    verified_bytes,
-)
+from engines.base import PRECISIONS, BuiltEngine, Engine, Session, StepDone, Target
+from engines.errors import BuildCancelled, BuildFailed, EngineError, RuntimeMissing
 from engines.execution_provider import NAMES, NEVER_BUILDS, provider_list, require_provider, why_no_provider
-from engines.files import replacing
+from engines.files import replacing, verified_bytes
 from engines.onnxruntime_session import OnnxRuntimeSession, imported, inference_session, reason, tensor_info
 from engines.optimized_graph import expose_tensors, realized_layers
 from engines.run_options import GRAPH_OPTIMIZATIONS

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from engines.base import Arrays, EngineError, Session, TensorInfo
+from engines.base import Arrays, Session, TensorInfo
+from engines.errors import EngineError
 from engines.execution_provider import NAMES
 from engines.feeds import wrong_feeds
 from engines.run_options import RunConditions

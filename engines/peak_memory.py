@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from engines.base import EngineError, Target
+from engines.base import Target
+from engines.errors import EngineError
 
 TIMEOUT_SECONDS = 300.0
 _STDERR_LINES = 5

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from engines.base import EngineDamaged
+from engines.errors import EngineDamaged
 
 Version = tuple[int, int, int, int]
 

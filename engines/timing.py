@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.base import Arrays, EngineError, Session
+from engines.base import Arrays, Session
+from engines.errors import EngineError
 from engines.run_options import Phases, RunConditions
 
 RoundDone = Callable[[int, int], bool]

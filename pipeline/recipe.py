@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline.building.target_settings import missing_profiles, unused_profiles, with_presets
+from pipeline.building.target_presets import with_presets
+from pipeline.building.target_settings import missing_profiles, unused_profiles
 from pipeline.errors import RecipeError
 from pipeline.mistakes import explained, settings_from_toml
 from pipeline.names import Name, nearest, unknown

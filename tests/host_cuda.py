@@ -8,8 +8,8 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.base import EngineError
 from engines.cuda import Cuda
+from engines.errors import EngineError
 
 STREAM = 77
 Work = Callable[[], None]

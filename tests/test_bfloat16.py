@@ -22,7 +22,8 @@ from calibration.float_types import BFLOAT16, HALF, FloatType
 from calibration.prepare import opset_of, prepared
 from engines import ENGINES
 from engines.audit import summarize
-from engines.base import AxisProfile, BuildFailed, Target
+from engines.base import AxisProfile, Target
+from engines.errors import BuildFailed
 from engines.tensorrt.refusals import what_rtx_refuses, what_tensorrt_refuses
 from pipeline.artifact import Artifacts, Graph, Graphs
 from pipeline.building.fleet import graph_of

@@ -14,7 +14,8 @@ from small_training import context_in, invoke, recipe_in
 from tensorrt_graphs import needs_tensorrt_rtx
 
 from engines import ENGINES
-from engines.base import EngineError, Target
+from engines.base import Target
+from engines.errors import EngineError
 from pipeline.artifact import Artifacts, Graph, Graphs
 from pipeline.errors import MachineLacks, NotAcceptable, RecipeError
 from pipeline.files import atomic

@@ -13,9 +13,10 @@ import pytest
 from small_training import context_in
 from tensorrt_graphs import PLAIN, TARGET, needs_tensorrt_rtx, weights, written
 
-from engines import ENGINES, build_process
-from engines.base import BuildCancelled, BuildFailed, BuiltEngine, Target
+from engines import ENGINES, build_child
+from engines.base import BuiltEngine, Target
 from engines.build_process import Build, OutOfMemory, built_apart
+from engines.errors import BuildCancelled, BuildFailed
 from pipeline.artifact import Artifacts, Graph, Graphs
 from pipeline.building.fleet import built_fleet
 from pipeline.errors import NotAcceptable, ResourceExhausted
@@ -43,7 +44,7 @@ def children() -> list[int]:
                 parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
             except OSError:
                 continue
-            if b"engines.build_process" in words and parent == os.getpid():
+            if b"engines.build_child" in words and parent == os.getpid():
                 found.append(int(entry.name))
     return found
 
@@ -122,8 +123,8 @@ def test_what_a_callback_raises_ends_the_process_too(graph: Path, tmp_path: Path
 
 def test_a_child_whose_parent_is_gone_ends_its_build(tmp_path: Path) -> None:
     with (tmp_path / "pipe").open("w") as pipe:
-        assert build_process._reporting(pipe, os.getppid())("phase", 1, 2) is True
-        assert build_process._reporting(pipe, parent=1 << 22)("phase", 1, 2) is False
+        assert build_child.reporting(pipe, os.getppid())("phase", 1, 2) is True
+        assert build_child.reporting(pipe, parent=1 << 22)("phase", 1, 2) is False
 
 
 def inputs_in(folder: Path, graph: Path) -> Artifacts:

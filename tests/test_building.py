@@ -10,10 +10,12 @@ from typing import Any, ClassVar, NoReturn, final
 import pytest
 from pydantic import ValidationError
 
-from engines.base import AxisProfile, BuildCancelled, BuiltEngine, Engine, EngineError, StepDone, Target
+from engines.base import AxisProfile, BuiltEngine, Engine, StepDone, Target
+from engines.errors import BuildCancelled, EngineError
 from engines.run_options import RunOptions
+from pipeline.building.axis_sizes import Profile
 from pipeline.building.builds import Wanted, built_engine, engine_line, engine_record
-from pipeline.building.target_settings import Profile, TargetSettings, missing_profiles, unused_profiles
+from pipeline.building.target_settings import TargetSettings, missing_profiles, unused_profiles
 from pipeline.errors import Cancelled, NotAcceptable, ResourceExhausted
 from pipeline.measuring.loaded_engines import LoadedEngine
 from pipeline.process.cancellation import Cancellation

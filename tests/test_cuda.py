@@ -17,8 +17,8 @@ from stand_in_cuda import SOURCE, StandInPyCuda, compiled
 from test_tensorrt_session import FakeContext, FakeTensorRT
 
 from engines import cuda
-from engines.base import EngineError, RuntimeMissing
 from engines.cuda import Cuda, CudaRuntime, PyCuda, driver, driver_calls, runtime
+from engines.errors import EngineError, RuntimeMissing
 from engines.run_options import RunOptions
 from engines.tensorrt.session import open_session
 

@@ -15,7 +15,9 @@ from pydantic import ValidationError
 from small_training import IMAGES, arrays, context_in, dataset_in, save_npz, splits_in
 
 from pipeline.artifact import Splits
-from pipeline.data.dataset import Source, content_digest, open_dataset, read_interface
+from pipeline.data.content_digest import content_digest
+from pipeline.data.dataset import open_dataset, read_interface
+from pipeline.data.source import Source
 from pipeline.data.splits import SPLITS
 from pipeline.errors import DataRejected, IntegrityError, RecipeError
 from pipeline.models.interface import InputSpec

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engines.base import BuildFailed, EngineDamaged, EngineError, RuntimeMissing
+from engines.errors import BuildFailed, EngineDamaged, EngineError, RuntimeMissing
 from engines.timing import InvalidMeasurement
 from pipeline.building.engine_errors import engine_errors_explained
 from pipeline.errors import EdgestillError

@@ -14,7 +14,8 @@ import pytest
 from onnx import parser
 
 from engines import ENGINES, cuda, onnxruntime
-from engines.base import BuildFailed, BuiltEngine, EngineError, RuntimeMissing, Target
+from engines.base import BuiltEngine, Target
+from engines.errors import BuildFailed, EngineError, RuntimeMissing
 from engines.execution_provider import NAMES, provider_list, require_provider, why_no_provider
 from engines.onnxruntime_session import imported, inference_session
 from engines.run_options import RunConditions, RunOptions

@@ -17,7 +17,7 @@ from calibration import external_data, external_tensors
 from calibration.external_data import digest, is_large, loaded
 from calibration.external_tensors import values_of
 from calibration.quality import session_as_written
-from engines.base import sha256_of_file
+from engines.files import sha256_of_file
 from pipeline.commands.calibrate import CalibrateRequest, calibrate
 from pipeline.commands.lint import LintRequest, lint
 from pipeline.commands.quantize import QuantizeRequest, quantize

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engines.base import EngineError, TensorInfo
+from engines.base import TensorInfo
+from engines.errors import EngineError
 from engines.feeds import random_feeds
 
 ROWS = (TensorInfo("rows", "float32", (-1, -1, 8)), TensorInfo("mask", "int32", (-1, -1)))

@@ -22,8 +22,9 @@ from tensorrt_graphs import PLAIN, QUANTIZED, TARGET, quantization, weights, wri
 
 from engines import ENGINES, cuda
 from engines.audit import summarize
-from engines.base import Arrays, AxisProfile, BuiltEngine, EngineError, Session, Target
+from engines.base import Arrays, AxisProfile, BuiltEngine, Session, Target
 from engines.cuda import Cuda, CudaRuntime, PyCuda
+from engines.errors import EngineError
 from engines.feeds import random_feeds
 from engines.peak_memory import peak_memory_bytes
 from engines.run_options import RunConditions, RunOptions

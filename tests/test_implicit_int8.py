@@ -19,16 +19,18 @@ from calibration.prepare import prepared
 from calibration.ranges import ranges_from_sketches
 from calibration.statistics.collect import Batch, collect
 from engines import ENGINES, cuda
-from engines.base import BuildFailed, BuiltEngine, EngineDamaged, Target
+from engines.base import BuiltEngine, Target
 from engines.build_process import Build, built_apart
 from engines.builder_options import BuilderOptions
+from engines.errors import BuildFailed, EngineDamaged
 from engines.tensorrt import TensorRT
 from engines.tensorrt.module import RuntimeModule
 from engines.tensorrt.refusals import what_rtx_refuses, what_tensorrt_refuses
 from pipeline.artifact import Artifacts, Graph, Graphs
 from pipeline.building.builds import engine_line
 from pipeline.building.fleet import built_fleet, graph_of, ranges_of
-from pipeline.building.target_settings import TargetSettings, with_preset
+from pipeline.building.target_presets import with_preset
+from pipeline.building.target_settings import TargetSettings
 from pipeline.commands.targets import target_of_preset
 from pipeline.quantizing.settings import QuantizationSettings
 from pipeline.quantizing.tensorrt_ranges import MEASURED_GRAPH, RANGE_TABLE, write_for_tensorrt

@@ -27,7 +27,7 @@ from calibration.qdq import quantize
 from calibration.ranges import ranges_from_sketches
 from calibration.statistics.collect import Batch, collect
 from engines.audit import Audit, summarize
-from engines.base import BuildFailed
+from engines.errors import BuildFailed
 
 RANDOM = np.random.default_rng(0)
 WEIGHT = RANDOM.standard_normal((16, 16, 3, 3)).astype(np.float32)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.base import EngineError
+from engines.errors import EngineError
 from engines.machine import Gpu, cpu_family, this_machine
 
 ORIN: Mapping[str, str] = {

@@ -18,19 +18,10 @@ from onnx import numpy_helper, parser
 from onnx.reference import ReferenceEvaluator
 
 from engines import audit
-from engines.base import (
-    BuildCancelled,
-    BuildFailed,
-    BuiltEngine,
-    EngineDamaged,
-    EngineError,
-    RuntimeMissing,
-    Session,
-    Target,
-    TensorInfo,
-    sha256_of_file,
-)
+from engines.base import BuiltEngine, Session, Target, TensorInfo
+from engines.errors import BuildCancelled, BuildFailed, EngineDamaged, EngineError, RuntimeMissing
 from engines.feeds import random_feeds
+from engines.files import sha256_of_file
 from engines.latency import summarize
 from engines.onnxruntime import OnnxRuntime
 from engines.onnxruntime_session import OnnxRuntimeSession

@@ -8,7 +8,9 @@ import onnx
 import pytest
 from onnx import parser
 
-from engines.base import AxisProfile, EngineError, Target, sha256_of_file
+from engines.base import AxisProfile, Target
+from engines.errors import EngineError
+from engines.files import sha256_of_file
 from engines.onnxruntime import OnnxRuntime
 from engines.peak_memory import high_water_mark_bytes, peak_memory_bytes
 

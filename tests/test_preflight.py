@@ -12,10 +12,11 @@ from plans import plan_bytes
 from small_training import invoke
 from tensorrt_graphs import PLAIN, RTX, TARGET, needs_tensorrt_rtx, weights, written
 
-from engines.base import AxisProfile, EngineDamaged, Target
+from engines.base import AxisProfile, Target
 from engines.builder_options import BuilderOptions
 from engines.compatibility import Answer, EngineFacts, facts_of, will_load
 from engines.device import Device
+from engines.errors import EngineDamaged
 from engines.plan import PlanHeader, plan_header
 from engines.tensorrt.trtexec import trtexec_line
 from pipeline.building.evidence import device_here, evidence_beside

@@ -9,7 +9,8 @@ import onnx.parser
 import pytest
 from tensorrt_graphs import RTX, needs_tensorrt_rtx
 
-from engines.base import BuildFailed, Target
+from engines.base import Target
+from engines.errors import BuildFailed
 
 MODEL = '<ir_version: 9, opset_import: ["" : {opset}]> g '
 

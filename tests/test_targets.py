@@ -13,8 +13,10 @@ from small_training import invoke
 from tensorrt_graphs import PLAIN, RTX, TARGET, needs_tensorrt_rtx, weights, written
 
 from engines import ENGINES
-from engines.base import AxisProfile, BuildFailed, Target, sha256_of_file
+from engines.base import AxisProfile, Target
 from engines.builder_options import BuilderOptions
+from engines.errors import BuildFailed
+from engines.files import sha256_of_file
 from engines.machine import Gpu, this_machine
 from engines.presets import PRESETS
 from engines.tensorrt import timing_cache
@@ -22,7 +24,8 @@ from engines.tensorrt.refusals import what_rtx_refuses, what_tensorrt_refuses
 from engines.tensorrt.timing_cache import keep_timing_cache, take_timing_cache, timing_cache_file
 from pipeline.building.builds import Wanted, built_engine
 from pipeline.building.older_opset import opset_of
-from pipeline.building.target_settings import TargetSettings, unused_profiles, with_preset, with_presets
+from pipeline.building.target_presets import with_preset, with_presets
+from pipeline.building.target_settings import TargetSettings, unused_profiles
 from pipeline.commands.targets import target_of_preset
 from pipeline.process.cancellation import Cancellation
 from pipeline.process.progress import QuietProgress

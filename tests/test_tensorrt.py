@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from tensorrt_graphs import PLAIN, QUANTIZED, RTX, TARGET, needs_tensorrt_rtx, quantization, weights, written
 
 from engines.audit import RealizedLayer, summarize
-from engines.base import BuildCancelled, StepDone, Target, sha256_of_file
+from engines.base import StepDone, Target
 from engines.builder_options import BuilderOptions
+from engines.errors import BuildCancelled
+from engines.files import sha256_of_file
 
 
 def product_of(layers: tuple[RealizedLayer, ...], node: str) -> RealizedLayer:

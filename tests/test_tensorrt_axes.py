@@ -16,7 +16,8 @@ from torch import nn
 from calibration.statistics.collect import Batch
 from engines import ENGINES
 from engines.audit import summarize
-from engines.base import AxisProfile, BuildFailed, BuiltEngine, Target
+from engines.base import AxisProfile, BuiltEngine, Target
+from engines.errors import BuildFailed
 from engines.feeds import random_feeds
 from pipeline.exporting.exporter import exported
 from pipeline.exporting.parity_check import random_inputs

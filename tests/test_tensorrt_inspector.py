@@ -20,7 +20,9 @@ from test_tensorrt_session import FakeTensorRT
 
 from engines import cuda as cuda_package
 from engines.audit import Kind, summarize
-from engines.base import BuildFailed, EngineDamaged, EngineError, Target, sha256_of_file
+from engines.base import Target
+from engines.errors import BuildFailed, EngineDamaged, EngineError
+from engines.files import sha256_of_file
 from engines.tensorrt import TensorRTRTX
 from engines.tensorrt.build import _evidence
 from engines.tensorrt.inspector import layers_from_json

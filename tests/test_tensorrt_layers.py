@@ -11,7 +11,8 @@ import pytest
 
 from engines import cuda
 from engines.audit import summarize
-from engines.base import RuntimeMissing, Target
+from engines.base import Target
+from engines.errors import RuntimeMissing
 from engines.tensorrt import TensorRT, TensorRTRTX
 from engines.tensorrt.layers import UnreadableLayers, realized_layers
 from engines.tensorrt.log import Recorder, captured_stderr, readable

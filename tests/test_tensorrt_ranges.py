@@ -18,7 +18,8 @@ from calibration.prepare import prepared
 from calibration.range_table import GraphFile, range_table
 from calibration.ranges import ranges_from_sketches
 from calibration.statistics.collect import Batch, collect
-from engines.base import BuildFailed, EngineDamaged, sha256_of_file
+from engines.errors import BuildFailed, EngineDamaged
+from engines.files import sha256_of_file
 from engines.tensorrt.engine import TensorRTRTX
 from engines.tensorrt.range_rules import BOUNDED, BY_NAME, CUTS, KEEPS
 from engines.tensorrt.range_table import RangeTable

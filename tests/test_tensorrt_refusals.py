@@ -9,8 +9,9 @@ import onnx
 import pytest
 from tensorrt_graphs import PLAIN, QUANTIZED, RTX, TARGET, needs_tensorrt_rtx, quantization, weights, written
 
-from engines.base import AxisProfile, BuildFailed, Target
+from engines.base import AxisProfile, Target
 from engines.builder_options import BuilderOptions
+from engines.errors import BuildFailed
 
 
 def refused(graph: Path, tmp_path: Path, precision: str = "fp32", target: Target = TARGET) -> str:

@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from plans import plan_bytes
 
 from engines import cuda as cuda_file
-from engines.base import AxisProfile, EngineDamaged, EngineError, RuntimeMissing, Session, Target, sha256_of_file
+from engines.base import AxisProfile, Session, Target
 from engines.device_array import device_array
+from engines.errors import EngineDamaged, EngineError, RuntimeMissing
+from engines.files import sha256_of_file
 from engines.run_options import RunConditions, RunOptions
 from engines.tensorrt import TensorRTRTX
 from engines.tensorrt.module import RuntimeModule

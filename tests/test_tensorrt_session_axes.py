@@ -15,7 +15,8 @@ from host_cuda import HostCuda
 from numpy.typing import NDArray
 from test_tensorrt_session import FakeTensorRT
 
-from engines.base import EngineError, Session, TensorInfo
+from engines.base import Session, TensorInfo
+from engines.errors import EngineError
 from engines.tensorrt.session import open_session
 
 SHAPES = {"rows": (-1, -1, 2), "mask": (-1, -1), "total": (-1, 2), "tokens": (-1, -1, 2)}

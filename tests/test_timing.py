@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from engines.base import Arrays, EngineError, Session, TensorInfo
+from engines.base import Arrays, Session, TensorInfo
+from engines.errors import EngineError
 from engines.latency import MARGIN, MIN_ROUNDS, compare, median_interval, summarize
 from engines.run_options import Phases, RunConditions
 from engines.timing import (

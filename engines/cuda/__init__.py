@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 
-from engines.base import RuntimeMissing
 from engines.cuda.adapter import Cuda
 from engines.cuda.driver import compute_capability, driver_version, gpu_count, why_no_gpu
 from engines.cuda.pycuda_adapter import PyCuda
 from engines.cuda.runtime import CudaRuntime, load_runtime
+from engines.errors import RuntimeMissing
 
 __all__ = [
     "Cuda",

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from engines.base import EngineError
+from engines.errors import EngineError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,8 +11,8 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, final
 
-from engines.base import EngineError, RuntimeMissing
 from engines.cuda.driver import LIBRARY, loaded
+from engines.errors import EngineError, RuntimeMissing
 
 # Values of cuda.h.
 _THREAD_LOCAL = 1  # CUstreamCaptureMode: other threads may go on allocating

@@ -6,10 +6,10 @@ import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, final
 
-from engines.base import EngineError, RuntimeMissing
 from engines.cuda.adapter import Cuda, require_contiguous
 from engines.cuda.driver import LIBRARY
 from engines.cuda.driver_calls import DriverCalls
+from engines.errors import EngineError, RuntimeMissing
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from engines.base import EngineError, RuntimeMissing
 from engines.cuda.adapter import Cuda, require_contiguous
 from engines.cuda.driver import LIBRARY, driver_version, loaded
 from engines.cuda.driver_calls import DriverCalls
+from engines.errors import EngineError, RuntimeMissing
 from engines.packages import how_to_get_libcudart
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import Any
 
 from engines import cuda
 from engines.audit import RealizedLayer
-from engines.base import BuildCancelled, BuildFailed, StepDone, Target
+from engines.base import StepDone, Target
+from engines.errors import BuildCancelled, BuildFailed
 from engines.run_options import RunOptions
 from engines.tensorrt.api import (
     Builder,

@@ -11,21 +11,11 @@ from typing import ClassVar, final
 
 from engines import cuda
 from engines.audit import Kind, RealizedLayer
-from engines.base import (
-    PRECISIONS,
-    BuildFailed,
-    BuiltEngine,
-    Engine,
-    EngineError,
-    RuntimeMissing,
-    Session,
-    StepDone,
-    Target,
-    verified_bytes,
-)
+from engines.base import PRECISIONS, BuiltEngine, Engine, Session, StepDone, Target
 from engines.compatibility import facts_of, will_load
 from engines.device import this_device
-from engines.files import replacing
+from engines.errors import BuildFailed, EngineError, RuntimeMissing
+from engines.files import replacing, verified_bytes
 from engines.packages import how_to_get_tensorrt, how_to_get_tensorrt_rtx
 from engines.plan import plan_header
 from engines.run_options import RunOptions

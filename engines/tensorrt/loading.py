@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from engines.base import EngineError, TensorInfo
+from engines.base import TensorInfo
+from engines.errors import EngineError
 from engines.run_options import RunOptions
 from engines.tensorrt.api import ICudaEngine, IExecutionContext, IRuntimeConfig, Module, Runtime
 from engines.tensorrt.log import readable, recording

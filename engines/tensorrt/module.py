@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from engines.base import BuildFailed, RuntimeMissing
+from engines.errors import BuildFailed, RuntimeMissing
 from engines.tensorrt.api import Builder, IBuilderConfig, Module
 from engines.tensorrt.log import recording
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import final
 
-from engines.base import EngineError
 from engines.cuda import Cuda
+from engines.errors import EngineError
 from engines.tensorrt.api import IOutputAllocator, Module
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from engines.base import BuildFailed
+from engines.errors import BuildFailed
 from engines.tensorrt.api import (
     IActivationLayer,
     IConstantLayer,

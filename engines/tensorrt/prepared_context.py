@@ -8,9 +8,10 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.base import EngineError, TensorInfo
+from engines.base import TensorInfo
 from engines.cuda import Cuda
 from engines.device_array import DeviceArray
+from engines.errors import EngineError
 from engines.tensorrt.api import IExecutionContext, Module
 from engines.tensorrt.buffers import Buffers
 from engines.tensorrt.output_allocator import OutputMemory

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from engines.base import BATCH, AxisProfile, BuildFailed, Target
+from engines.base import BATCH, AxisProfile, Target
+from engines.errors import BuildFailed
 from engines.tensorrt.api import Builder, IBuilderConfig, INetworkDefinition, IOptimizationProfile, ITensor
 
 Sizes = Mapping[str, dict[str, int]]

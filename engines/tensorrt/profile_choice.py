@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from engines.base import EngineError, TensorInfo
+from engines.base import TensorInfo
+from engines.errors import EngineError
 from engines.tensorrt.api import ICudaEngine
 
 Shapes = Mapping[str, tuple[int, ...]]

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from engines.base import BuildFailed, EngineDamaged, sha256_of_file
+from engines.errors import BuildFailed, EngineDamaged
+from engines.files import sha256_of_file
 
 KIND = "tensorrt-ranges"
 SCHEMA_VERSION = 1

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from engines.base import BuildFailed
+from engines.errors import BuildFailed
 from engines.tensorrt.api import INetworkDefinition, ITensor, Module
 from engines.tensorrt.parsed_network import ParsedNetwork, parsed_network
 from engines.tensorrt.range_rules import BY_NAME, Known, TensorRange

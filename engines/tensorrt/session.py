@@ -11,9 +11,10 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.base import EngineError, Session, TensorInfo
+from engines.base import Session, TensorInfo
 from engines.cuda import Cuda
 from engines.device_array import DeviceArray, device_array
+from engines.errors import EngineError
 from engines.feeds import wrong_feeds
 from engines.run_options import Phases, RunConditions, RunOptions
 from engines.tensorrt.api import Module

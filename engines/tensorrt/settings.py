@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from engines.base import BuildFailed, Target
+from engines.base import Target
 from engines.builder_options import BuilderOptions
+from engines.errors import BuildFailed
 from engines.tensorrt.api import Builder, IBuilderConfig, Module
 from engines.tensorrt.module import name_compute_capabilities
 

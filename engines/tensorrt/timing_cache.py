@@ -6,8 +6,8 @@ import hashlib
 import re
 from pathlib import Path
 
-from engines.base import BuildFailed
 from engines.cuda import compute_capability
+from engines.errors import BuildFailed
 from engines.files import replacing
 from engines.machine import this_machine
 from engines.tensorrt.api import IBuilderConfig, ITimingCache, Module

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from engines.audit import summarize
-from engines.base import BuildCancelled, BuiltEngine, Engine, EngineError, StepDone, Target
+from engines.base import BuiltEngine, Engine, StepDone, Target
 from engines.build_process import Build, Outcome, built_apart
+from engines.errors import BuildCancelled, EngineError
 from engines.tensorrt.range_table import RangeTable
 from pipeline.building.camera_input import with_camera_input
 from pipeline.building.engine_errors import explained

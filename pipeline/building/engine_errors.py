@@ -6,7 +6,7 @@ import contextlib
 import re
 from collections.abc import Iterator, Mapping
 
-from engines.base import EngineDamaged, EngineError, RuntimeMissing
+from engines.errors import EngineDamaged, EngineError, RuntimeMissing
 from engines.timing import InvalidMeasurement
 from pipeline.errors import (
     EdgestillError,

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines import ENGINES
-from engines.base import BuiltEngine, EngineError, Target
+from engines.base import BuiltEngine, Target
+from engines.errors import EngineError
 from pipeline.errors import NotAcceptable
 from pipeline.exporting.parity import ReferenceSession
 from pipeline.quantizing.evaluation import MOST_DB, finite_db

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from engines.base import UINT8_NHWC, BuiltEngine, EngineError, Target, TensorInfo
+from engines.base import UINT8_NHWC, BuiltEngine, Target, TensorInfo
+from engines.errors import EngineError
 from engines.feeds import random_feeds
 from pipeline.building.engine_parity import EngineParity, Pair, not_run, parity_of, tried
 from pipeline.data.preprocess import Preprocess

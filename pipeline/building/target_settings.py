@@ -4,56 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 from engines import ENGINES, PRECISIONS
-from engines.base import BATCH, INT8_PRECISIONS, INT8_SOURCES, AxisProfile, Target
+from engines.base import BATCH, INT8_PRECISIONS, INT8_SOURCES, Target
 from engines.builder_options import HARDWARE_COMPATIBILITY, BuilderOptions
 from engines.execution_provider import NEVER_BUILDS
 from engines.presets import PRESETS
 from engines.run_options import GRAPH_OPTIMIZATIONS, PROVIDERS, RunOptions
+from pipeline.building.axis_sizes import AxisSizes, Profile, axis_profile
 from pipeline.names import checked_distinct, unknown
-
-
-class Profile(BaseModel):
-    """Batch sizes of an engine of dynamic batch."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    min: PositiveInt = 1
-    opt: PositiveInt = 8
-    max: PositiveInt = 64
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Profile:
-        _require_rising(self.min, self.opt, self.max)
-        return self
-
-
-class AxisSizes(BaseModel):
-    """Sizes of another dynamic axis: no default would fit every network."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    min: PositiveInt
-    opt: PositiveInt
-    max: PositiveInt
-
-    @model_validator(mode="after")
-    def _ordered(self) -> AxisSizes:
-        _require_rising(self.min, self.opt, self.max)
-        return self
-
 
 BFLOAT16_OPSET = 22
 """The first in which convolutions take BF16."""
-
-
-def _require_rising(least: int, tuned: int, most: int) -> None:
-    if not least <= tuned <= most:
-        raise ValueError(f"min {least}, opt {tuned}, max {most} must rise in this order")
 
 
 def _checked_axes(axes: Mapping[str, AxisSizes]) -> Mapping[str, AxisSizes]:
@@ -181,10 +146,10 @@ class TargetSettings(BaseModel):
             runtime=self.runtime,
             precisions=self.precisions,
             compute_capabilities=self.compute_capabilities,
-            batch=_axis_profile(self.batch),
-            axes={name: _axis_profile(sizes) for name, sizes in self.axes.items()},
+            batch=axis_profile(self.batch),
+            axes={name: axis_profile(sizes) for name, sizes in self.axes.items()},
             more_profiles=tuple(
-                {name: _axis_profile(sizes) for name, sizes in profile.items()} for profile in self.profiles
+                {name: axis_profile(sizes) for name, sizes in profile.items()} for profile in self.profiles
             ),
             opset=self.opset,
             input=self.input,
@@ -213,40 +178,6 @@ class TargetSettings(BaseModel):
 _FOR_ONNXRUNTIME = ("provider", "graph_optimization")
 _FOR_ANY = ("preset", "runtime", "precisions", "input", "opset", "optional")
 _FOR_TENSORRT = tuple(name for name in TargetSettings.model_fields if name not in (*_FOR_ANY, *_FOR_ONNXRUNTIME))
-
-
-def with_presets(section: Any) -> Any:
-    """`[build]` as read from TOML, each target completed by its preset; what is wrong in it stays as it is."""
-    if not isinstance(section, Mapping) or not isinstance(section.get("targets"), Mapping):
-        return section
-    return {**section, "targets": {name: with_preset(each) for name, each in section["targets"].items()}}
-
-
-def with_preset(target: Any) -> Any:
-    """One target: what the preset says, where the target itself does not."""
-    if not isinstance(target, Mapping) or target.get("preset") not in PRESETS:
-        return target
-    found = {**_of_preset(target["preset"]), **target}
-    if "int8" not in target and not set(INT8_PRECISIONS) & set(found["precisions"]):
-        found.pop("int8", None)
-    return found
-
-
-def _of_preset(name: str) -> dict[str, Any]:
-    preset = PRESETS[name]
-    options = {option: getattr(preset.builder, option) for option in preset.builder.asked()}
-    found: dict[str, Any] = {"runtime": preset.runtime, "precisions": preset.precisions, **options}
-    if preset.compute_capabilities:
-        found["compute_capabilities"] = preset.compute_capabilities
-    if preset.opset is not None:
-        found["opset"] = preset.opset
-    if preset.int8 != "qdq":
-        found["int8"] = preset.int8
-    return found
-
-
-def _axis_profile(sizes: Profile | AxisSizes) -> AxisProfile:
-    return AxisProfile(sizes.min, sizes.opt, sizes.max)
 
 
 def missing_profiles(settings: TargetSettings, dynamic: Iterable[str]) -> list[str]:

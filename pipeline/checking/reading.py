@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from pipeline.checking.input_statistics import InputStatistics
 from pipeline.checking.near_duplicates import Thumbnails
 from pipeline.context import Context
-from pipeline.data.dataset import content_digest, prepared
+from pipeline.data.content_digest import content_digest
+from pipeline.data.prepared import prepared
 from pipeline.data.preprocess import Preprocess
 from pipeline.errors import DataRejected
 from pipeline.models.interface import IMAGE, IMAGE_AXES, MASK, InputSpec

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines.audit import Audit
-from engines.base import QUANTIZED_PRECISIONS, sha256_of_file
+from engines.base import QUANTIZED_PRECISIONS
+from engines.files import sha256_of_file
 from pipeline.building.auditing import audit_of, opponent_of
 from pipeline.commands.build import AUDIT_SUFFIX
 from pipeline.commands.outcome import Outcome

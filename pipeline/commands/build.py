@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from engines import ENGINES
 from engines.audit import summarize
-from engines.base import INT8_PRECISIONS, QUANTIZED_PRECISIONS, BuiltEngine, Engine, Target, sha256_of_file
+from engines.base import INT8_PRECISIONS, QUANTIZED_PRECISIONS, BuiltEngine, Engine, Target
+from engines.files import sha256_of_file
 from engines.presets import PRESETS
 from pipeline.building.auditing import Opponent, audit_record
 from pipeline.building.builds import Wanted, built_engine, engine_line
@@ -20,7 +21,8 @@ from pipeline.building.camera_input import fed_as_bytes
 from pipeline.building.engine_parity import EngineParity
 from pipeline.building.evidence import Origin, device_here, write_evidence
 from pipeline.building.random_parity import random_parity
-from pipeline.building.target_settings import TargetSettings, with_preset
+from pipeline.building.target_presets import with_preset
+from pipeline.building.target_settings import TargetSettings
 from pipeline.commands.outcome import Outcome
 from pipeline.data.preprocess import Preprocess
 from pipeline.errors import MachineLacks, NotAcceptable, RecipeError

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calibration.errors import CalibrationError
-from engines.base import sha256_of_file
+from engines.files import sha256_of_file
 from pipeline.commands.outcome import Outcome
 from pipeline.errors import IntegrityError, NotAcceptable, RecipeError
 from pipeline.files.onnx_file import loaded_graph

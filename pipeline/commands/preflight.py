@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engines.base import sha256_of_file
 from engines.compatibility import Answer, EngineFacts, will_load
 from engines.device import Device
+from engines.files import sha256_of_file
 from engines.plan import version_text
 from pipeline.building.engine_errors import engine_errors_explained
 from pipeline.building.evidence import SUFFIX, device_here, evidence_beside, facts_from_evidence

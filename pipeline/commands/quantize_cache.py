@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from calibration.errors import CalibrationError, GraphRefused
 from calibration.placement.families import FAMILY
-from engines.base import sha256_of_file
+from engines.files import sha256_of_file
 from pipeline.commands.destination import Destination, destination_of
 from pipeline.commands.explain import explanation
 from pipeline.commands.outcome import Outcome

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from engines import ENGINES
 from engines.base import Target
 from engines.presets import PRESETS, Preset
-from pipeline.building.target_settings import TargetSettings, with_preset
+from pipeline.building.target_presets import with_preset
+from pipeline.building.target_settings import TargetSettings
 from pipeline.commands.outcome import Outcome
 
 if TYPE_CHECKING:

@@ -2,105 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pipeline.artifact import Splits
 from pipeline.context import Context
+from pipeline.data.content_digest import content_digest, recorded_label
+from pipeline.data.prepared import prepared, prepared_labels
 from pipeline.data.preprocess import Preprocess
+from pipeline.data.source import Source
 from pipeline.data.splits import SplitName
-from pipeline.errors import DataRejected, IntegrityError, RecipeError
+from pipeline.errors import DataRejected, IntegrityError
 from pipeline.models.interface import IMAGE, InputSpec, Interface
-from pipeline.samples import (
-    Axes,
-    ImageFolder,
-    Raw,
-    Samples,
-    digit_canvases,
-    digit_rows,
-    digits,
-    digits_file,
-    from_factory,
-    npz,
-)
-from pipeline.tasks.task import Task, interface_of
-from pipeline.userfile import split_specification, user_file
+from pipeline.samples import Raw, Samples
+from pipeline.tasks.task import interface_of
 
 # Preprocessed inputs are kept in memory up to this size; beyond it they are made anew for each batch.
 KEPT_BYTES = 1 << 30
-
-BuiltIn = Literal["digits", "digit-canvases", "digit-rows"]
-BUILT_IN: Mapping[BuiltIn, Callable[[Task], Samples]] = {
-    "digits": digits,
-    "digit-canvases": digit_canvases,
-    "digit-rows": digit_rows,
-}
-Text = Annotated[str, Field(min_length=1)]
-
-
-class Source(BaseModel):
-    """Where the samples come from: exactly one of the four."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    source: BuiltIn | None = None
-    npz: Text | None = None
-    folder: Text | None = None
-    factory: Text | None = None
-
-    @field_validator("factory")
-    @classmethod
-    def _is_specification(cls, value: str | None) -> str | None:
-        if value is not None:
-            split_specification(value)
-        return value
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Source:
-        given = [name for name in Source.model_fields if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"give exactly one of source, npz, folder, factory; found {', '.join(given) or 'none'}")
-        return self
-
-    def file(self, recipe_folder: Path) -> tuple[str, Path]:
-        """The user's file or folder, by its name in the recipe; raises RecipeError where it is not there."""
-        if self.factory is not None:
-            return self.factory, user_file(self.factory, recipe_folder, "factory")
-        if self.source is not None:
-            return self.source, digits_file()
-        name = self.npz or self.folder or ""
-        path = recipe_folder / name
-        if not (path.is_file() if self.npz else path.is_dir()):
-            key, kind = ("npz", "file") if self.npz else ("folder", "folder")
-            raise RecipeError(f"{key} '{name}': there is no {kind} {path}; paths are relative to the recipe")
-        return name, path
-
-    def open(self, recipe_folder: Path, task: Task, axes: Axes | None = None) -> Samples:
-        """The raw samples; `axes` are of the arrays of a .npz or a factory that are fed as they are."""
-        name, path = self.file(recipe_folder)
-        if self.factory is not None:
-            return from_factory(name, recipe_folder, task, axes)
-        if self.source is not None:
-            return BUILT_IN[self.source](task)
-        if self.npz is not None:
-            return npz(path, task, axes)
-        samples = ImageFolder(path)
-        try:
-            names = np.asarray(samples.classes)
-            samples.labels, samples.classes = task.checked_labels(samples.labels, names, len(samples), name)
-        except DataRejected as error:
-            raise RecipeError(
-                f"[data] folder '{name}' says one class for each image, which the task '{task.name}' does not take "
-                f"({error}); give its labels in a npz or by a factory"
-            ) from error
-        return samples
 
 
 @dataclass(frozen=True)
@@ -251,33 +173,3 @@ def open_dataset(splits: Splits, context: Context) -> Dataset:
         raise IntegrityError("the data names other classes than those that were split; run again from the data stage")
     preprocess = None if axes else Preprocess.model_validate(document["preprocess"])
     return Dataset(samples, records, interface, preprocess, context.task.dense)
-
-
-def prepared(raw: Raw, preprocess: Preprocess | None, name: str) -> dict[str, NDArray[Any]]:
-    """A raw sample as a network takes it, by input name; raises DataRejected where an image does not fit."""
-    if isinstance(raw, Mapping):
-        return dict(raw)
-    return {IMAGE: raw if preprocess is None else preprocess.apply(raw, name)}
-
-
-def prepared_labels(labels: NDArray[Any], preprocess: Preprocess | None) -> NDArray[Any]:
-    """Labels as they stand beside the inputs: images of classes follow their image's resize and crop."""
-    if preprocess is None or (preprocess.resize is None and preprocess.crop is None) or not len(labels):
-        return labels
-    return np.stack([preprocess.apply_to_label(label) for label in labels])
-
-
-def recorded_label(label: Any) -> int | str:
-    """What a record keeps of one sample's label."""
-    array = np.asarray(label)
-    return int(array) if array.ndim == 0 and array.dtype.kind in "iu" else content_digest(array)
-
-
-def content_digest(raw: Raw) -> str:
-    """SHA-256 of names, shapes, types and values: equal samples have equal digests whatever their file."""
-    digest = hashlib.sha256()
-    parts = raw.items() if isinstance(raw, Mapping) else [("", raw)]
-    for name, array in parts:
-        digest.update(f"{name}{array.shape} {array.dtype.str} ".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()

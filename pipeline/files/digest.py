@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from engines.base import sha256_of_file
+from engines.files import sha256_of_file
 from pipeline.errors import RecipeError
 from pipeline.files import atomic
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from pipeline.errors import RecipeError
 from pipeline.models.image_networks import EfficientNet, MobileNet, RepVgg, VisionTransformer
@@ -21,7 +20,8 @@ from pipeline.models.network_options import (
     Width,
     Widths,
 )
-from pipeline.models.network_suitability import only_output, refuse_unless_suited
+from pipeline.models.network_settings import NetworkSettings, require_a_depth_each_width, require_heads_of_one_size
+from pipeline.models.network_suitability import only_output
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,10 +30,8 @@ SMALLEST_TABLE = 2
 """Of positions: a single one would be added to every token of a longer sequence."""
 
 
-class Residual(BaseModel):
+class Residual(NetworkSettings):
     """A residual CNN: a stem, `depths` blocks a width, mean over space, a linear head. One image in, one vector out."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Literal["residual"]
     widths: Widths
@@ -47,18 +45,15 @@ class Residual(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Residual:
-        if self.depths is not None and len(self.depths) != len(self.widths):
-            raise ValueError(f"depths has {len(self.depths)} values and widths {len(self.widths)}; give one a width")
+        if self.depths is not None:
+            require_a_depth_each_width(self.depths, self.widths)
         if self.block == "bottleneck" and (odd := [width for width in self.widths if width % 4]):
             raise ValueError(f"widths holds {odd[0]}; a bottleneck's width is divisible by 4")
         return self
 
-    def make(self, interface: Interface, recipe_folder: Path) -> nn.Module:
-        """A network with fresh weights from torch's random state."""
-        del recipe_folder
+    def network(self, interface: Interface) -> nn.Module:
         from pipeline.networks import ResidualNetwork
 
-        refuse_unless_suited(self.name, interface)
         return ResidualNetwork(
             interface.inputs[0].shape[0],
             self.widths,
@@ -70,31 +65,24 @@ class Residual(BaseModel):
         )
 
 
-class Plain(BaseModel):
+class Plain(NetworkSettings):
     """A CNN without skips: one convolution, normalization and ReLU a width. One image in, one vector out."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Literal["plain"]
     widths: Widths
     normalization: Normalization = "batch"
 
-    def make(self, interface: Interface, recipe_folder: Path) -> nn.Module:
-        """A network with fresh weights from torch's random state."""
-        del recipe_folder
+    def network(self, interface: Interface) -> nn.Module:
         from pipeline.networks import PlainNetwork
 
-        refuse_unless_suited(self.name, interface)
         return PlainNetwork(interface.inputs[0].shape[0], self.widths, only_output(interface)[0], self.normalization)
 
 
-class Segmenter(BaseModel):
+class Segmenter(NetworkSettings):
     """An encoder-decoder: one image in, a vector for every pixel out.
 
     Takes any height and width that is divisible by 2 ** (len(widths) - 1).
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Literal["segmenter"]
     widths: Widths
@@ -102,12 +90,9 @@ class Segmenter(BaseModel):
     join: Join = "add"
     """How the decoder takes what the encoder saw: added to its own, or beside it, as in U-Net."""
 
-    def make(self, interface: Interface, recipe_folder: Path) -> nn.Module:
-        """A network with fresh weights from torch's random state."""
-        del recipe_folder
+    def network(self, interface: Interface) -> nn.Module:
         from pipeline.networks import SegmentationNetwork
 
-        refuse_unless_suited(self.name, interface)
         channels, height, width = interface.inputs[0].shape
         step = 2 ** (len(self.widths) - 1)
         if height % step or width % step:
@@ -118,10 +103,8 @@ class Segmenter(BaseModel):
         return SegmentationNetwork(channels, self.widths, only_output(interface)[0], self.normalization, self.join)
 
 
-class Transformer(BaseModel):
+class Transformer(NetworkSettings):
     """A transformer encoder: a sequence, and its mask where it is padded, in; a vector, or one for each token, out."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Literal["transformer"]
     width: Width
@@ -136,16 +119,12 @@ class Transformer(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Transformer:
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not divisible by heads {self.heads}; give a multiple of it")
+        require_heads_of_one_size(self.width, self.heads)
         return self
 
-    def make(self, interface: Interface, recipe_folder: Path) -> nn.Module:
-        """A network with fresh weights from torch's random state."""
-        del recipe_folder
+    def network(self, interface: Interface) -> nn.Module:
         from pipeline.networks import TransformerNetwork
 
-        refuse_unless_suited(self.name, interface)
         length, outputs = interface.inputs[0].shape[0], only_output(interface)
         longest = self.longest or length
         if length > longest:

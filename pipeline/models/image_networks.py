@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import model_validator
 
 from pipeline.errors import RecipeError
 from pipeline.models.interface import Interface
@@ -20,16 +19,15 @@ from pipeline.models.network_options import (
     Width,
     Widths,
 )
-from pipeline.models.network_suitability import only_output, refuse_unless_suited
+from pipeline.models.network_settings import NetworkSettings, require_a_depth_each_width, require_heads_of_one_size
+from pipeline.models.network_suitability import only_output
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-class MobileNet(BaseModel):
+class MobileNet(NetworkSettings):
     """MobileNetV3: inverted residuals with depthwise convolutions, squeeze-and-excitation and hard swish."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Literal["mobilenet"]
     size: MobileNetSize = "large"
@@ -37,20 +35,15 @@ class MobileNet(BaseModel):
     stem_stride: FirstStride = 2
     normalization: Normalization = "batch"
 
-    def make(self, interface: Interface, recipe_folder: Path) -> nn.Module:
-        """A network with fresh weights from torch's random state."""
-        del recipe_folder
+    def network(self, interface: Interface) -> nn.Module:
         from pipeline import networks
 
-        refuse_unless_suited(self.name, interface)
         channels, outputs = interface.inputs[0].shape[0], only_output(interface)[0]
         return networks.MobileNet(channels, self.size, self.width, self.stem_stride, outputs, self.normalization)
 
 
-class EfficientNet(BaseModel):
+class EfficientNet(NetworkSettings):
     """EfficientNet: inverted residuals with squeeze-and-excitation and SiLU. B0, and the others by their factors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Literal["efficientnet"]
     width: Factor = 1.0
@@ -58,20 +51,15 @@ class EfficientNet(BaseModel):
     stem_stride: FirstStride = 2
     normalization: Normalization = "batch"
 
-    def make(self, interface: Interface, recipe_folder: Path) -> nn.Module:
-        """A network with fresh weights from torch's random state."""
-        del recipe_folder
+    def network(self, interface: Interface) -> nn.Module:
         from pipeline import networks
 
-        refuse_unless_suited(self.name, interface)
         channels, outputs = interface.inputs[0].shape[0], only_output(interface)[0]
         return networks.EfficientNet(channels, self.width, self.depth, self.stem_stride, outputs, self.normalization)
 
 
-class RepVgg(BaseModel):
+class RepVgg(NetworkSettings):
     """RepVGG: 3x3, 1x1 and identity branches while it trains, 3x3 convolutions alone in the exported graph."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Literal["repvgg"]
     widths: Widths
@@ -81,24 +69,18 @@ class RepVgg(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> RepVgg:
-        if len(self.depths) != len(self.widths):
-            raise ValueError(f"depths has {len(self.depths)} values and widths {len(self.widths)}; give one a width")
+        require_a_depth_each_width(self.depths, self.widths)
         return self
 
-    def make(self, interface: Interface, recipe_folder: Path) -> nn.Module:
-        """A network with fresh weights from torch's random state."""
-        del recipe_folder
+    def network(self, interface: Interface) -> nn.Module:
         from pipeline import networks
 
-        refuse_unless_suited(self.name, interface)
         channels, outputs = interface.inputs[0].shape[0], only_output(interface)[0]
         return networks.RepVgg(channels, self.widths, self.depths, self.stem_stride, outputs)
 
 
-class VisionTransformer(BaseModel):
+class VisionTransformer(NetworkSettings):
     """A vision transformer with a class token and learned positions: images of one size, which its patches divide."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Literal["vision_transformer"]
     patch: Width = 16
@@ -110,16 +92,12 @@ class VisionTransformer(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> VisionTransformer:
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not divisible by heads {self.heads}; give a multiple of it")
+        require_heads_of_one_size(self.width, self.heads)
         return self
 
-    def make(self, interface: Interface, recipe_folder: Path) -> nn.Module:
-        """A network with fresh weights from torch's random state."""
-        del recipe_folder
+    def network(self, interface: Interface) -> nn.Module:
         from pipeline import networks
 
-        refuse_unless_suited(self.name, interface)
         channels, height, width = interface.inputs[0].shape
         if height % self.patch or width % self.patch:
             raise RecipeError(

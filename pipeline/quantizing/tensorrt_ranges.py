@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from calibration.errors import CalibrationError
 from calibration.tensorrt_cache.version import CacheVersion, wanted_version
-from engines.base import sha256_of_file
+from engines.files import sha256_of_file
 from pipeline.errors import NotAcceptable
 from pipeline.files import atomic
 from pipeline.files.onnx_file import remove_graph, write_graph

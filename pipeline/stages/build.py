@@ -11,8 +11,9 @@ from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from engines import ENGINES
 from engines.audit import summarize
-from engines.base import QUANTIZED_PRECISIONS, UINT8_NHWC, BuiltEngine, Target, sha256_of_file
+from engines.base import QUANTIZED_PRECISIONS, UINT8_NHWC, BuiltEngine, Target
 from engines.cuda import compute_capability, driver_version
+from engines.files import sha256_of_file
 from pipeline.artifact import Artifact, Artifacts, Engines, Graph, Graphs, Splits, Student, Teacher
 from pipeline.building.auditing import AuditGates, audit_failures, audit_record
 from pipeline.building.builds import engine_record

@@ -14,8 +14,10 @@ from pipeline.artifact import Artifact, Artifacts, Splits
 from pipeline.checking.data_checks import Examined, findings
 from pipeline.checking.reading import Reading
 from pipeline.context import Context
-from pipeline.data.dataset import BuiltIn, Record, Source, Text, recorded_label
+from pipeline.data.content_digest import recorded_label
+from pipeline.data.dataset import Record
 from pipeline.data.preprocess import Preprocess
+from pipeline.data.source import BuiltIn, Source, Text
 from pipeline.data.splits import SplitName, SplitShares, split_by_content
 from pipeline.distillation.augment import Augment
 from pipeline.errors import DataRejected, RecipeError
