@@ -9,6 +9,7 @@ import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from onnx_networks import NetworkBuilder, attention, images, residual
 
 from calibration import METHODS
@@ -85,6 +86,23 @@ def test_counted_values_stand_for_all_of_them(values: list[float], stride: int, 
     assert (sketch.zeros == repeated.zeros) or not array.any()
     if sketch.exponent == repeated.exponent:
         assert np.array_equal(sketch.counts, repeated.counts)
+
+
+_parts = st.lists(st.floats(-8, 8, width=32), min_size=1, max_size=20).map(lambda values: np.array(values, np.float32))
+
+
+@given(st.lists(st.tuples(_parts, st.integers(1, 3)), min_size=1, max_size=6))
+def test_runs_that_are_counted_together_give_what_they_give_one_by_one(
+    runs: list[tuple[NDArray[np.float32], int]],
+) -> None:
+    summaries = [summary_of(values, stride) for values, stride in runs]
+    together, apart = Sketch(), Sketch()
+    together.add(summaries)
+    for summary in summaries:
+        apart.add([summary])
+    assert np.array_equal(together.counts, apart.counts)
+    assert (together.count, together.counted, together.zeros) == (apart.count, apart.counted, apart.zeros)
+    assert (together.minimum, together.maximum, together.exponent) == (apart.minimum, apart.maximum, apart.exponent)
 
 
 def test_poison_that_is_not_counted_is_named_all_the_same() -> None:

@@ -14,11 +14,12 @@ from calibration.errors import CalibrationError
 from calibration.graph import Graph
 from calibration.statistics import Sketch, Sketches
 from calibration.statistics.channels import ChannelSession
-from calibration.statistics.extremes import Image
+from calibration.statistics.extremes import Image, extremes_of
 from calibration.statistics.measured_session import MeasuredSession
 from calibration.statistics.poison import LARGEST, Repeats, named, poison, refuse_blank
+from calibration.statistics.seen import Seen
 from calibration.statistics.summarized_session import SummarizedSession
-from calibration.statistics.summary import Summary, stride_for
+from calibration.statistics.summary import Summary, stride_for, summary_of
 from calibration.statistics.workers import Workers
 
 _MASK_OPERATORS = frozenset(
@@ -41,10 +42,6 @@ class _Part:
 
     images: tuple[Image, ...]
     feeds: Mapping[str, NDArray[Any]]
-
-    @property
-    def first(self) -> int:
-        return self.images[0].index
 
 
 def collect(
@@ -82,7 +79,7 @@ def collect(
         for number, batch in enumerate(batches, 1):
             _check_batch(batch, measurement.inputs)
             stop = first + len(batch.ids)
-            workers.measure(measurement.add, measurement.parts(batch, first), stop)
+            workers.measure(measurement.see, measurement.parts(batch, first), stop)
             images, first = images + len(batch.ids), stop
             if save is not None and number % save_every == 0:
                 save(workers.merged())
@@ -113,7 +110,7 @@ def _report(
 
 @final
 class _Measurement:
-    """What one part of a batch adds to the sketches of a graph."""
+    """What the images of one part of a batch show of a graph's tensors."""
 
     def __init__(self, model: ModelProto, channels: bool) -> None:
         graph = Graph(model)
@@ -138,46 +135,43 @@ class _Measurement:
         """Of no image."""
         return Sketches(0, {name: Sketch() for name in self._measured})
 
-    def add(self, part: _Part, sketches: Sketches) -> None:
-        """Runs the images and counts what every tensor holds."""
+    def see(self, part: _Part) -> Seen:
+        """Runs the images and takes what every tensor shows."""
+        seen = Seen(part.images, {}, {}, {})
         for name in (name for name in self._measured if name in part.feeds):  # poison is named where it came in
-            self._count(sketches.tensors[name], name, part.feeds[name], part)
+            self._look(seen, name, part.feeds[name])
             refuse_blank(name, part.feeds[name], part.images)
         self.repeats.see(part.feeds)
         summaries, whole = _run(self._session, part)
         for name in self._computed:
-            self._count(sketches.tensors[name], name, summaries[name] if name in summaries else whole[name], part)
-        if self._channels is not None:
-            for name, extremes in self._channels.run(part.feeds).items():
-                if name not in self._masking:  # what a mask takes out is none of a channel
-                    sketches.tensors[name].add_channels(extremes)
-        sketches.images += len(part.images)
-
-    def _count(self, sketch: Sketch, name: str, seen: Summary | NDArray[np.float32], part: _Part) -> None:
-        try:
-            if isinstance(seen, Summary):
-                sketch.add(seen, part.images[0])
+            if name in whole:
+                self._look(seen, name, whole[name])
             else:
-                values = self._without_masks(name, seen, sketch)
-                sketch.update(values, part.images, stride_for(values.size))
-        except CalibrationError as error:
-            raise poison(name, self._values(name, seen, part), part.images) from error
-        if max(-sketch.minimum, sketch.maximum) > LARGEST:
-            raise poison(name, self._values(name, seen, part), part.images)
-
-    def _values(self, name: str, seen: Summary | NDArray[np.float32], part: _Part) -> NDArray[np.float32]:
-        """All of the tensor's, by another run where only a summary is there."""
-        if isinstance(seen, Summary):
-            return MeasuredSession(self._model, self._computed).run(part.feeds)[name]
+                seen.summaries[name] = summary = summaries[name]
+                if not summary.size:
+                    del seen.summaries[name]
+                elif not (summary.high <= LARGEST and summary.low >= -LARGEST):  # NaN is in no order
+                    values = MeasuredSession(self._model, self._computed).run(part.feeds)[name]
+                    raise poison(name, values, part.images)
+        if self._channels is not None:
+            found = self._channels.run(part.feeds).items()
+            seen.channels.update({name: each for name, each in found if name not in self._masking})
         return seen
 
-    def _without_masks(self, name: str, array: NDArray[np.float32], sketch: Sketch) -> NDArray[np.float32]:
-        """What is taken out of a softmax, by -inf or the least float, has no share in a range: it counts as 0."""
-        if name not in self._masking:
-            return array
-        masks = array < -LARGEST
-        sketch.masked += int(np.count_nonzero(masks))
-        return np.where(masks, np.float32(0), array)
+    def _look(self, seen: Seen, name: str, values: NDArray[np.float32]) -> None:
+        """At all values of a tensor."""
+        if not values.size:
+            return
+        masked = 0
+        if name in self._masking:  # what is taken out of a softmax has no share in a range: it counts as 0
+            masks = values < -LARGEST
+            masked, values = int(np.count_nonzero(masks)), np.where(masks, np.float32(0), values)
+        summary = summary_of(values, stride_for(values.size), masked)
+        if not (summary.high <= LARGEST and summary.low >= -LARGEST):
+            raise poison(name, values, seen.images)
+        seen.summaries[name] = summary
+        if len(seen.images) > 1:
+            seen.extremes[name] = tuple(extremes_of(values, seen.images, summary.low, summary.high))
 
 
 def _masking(graph: Graph) -> frozenset[str]:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -51,3 +55,20 @@ class Peaks:
     def clear(self) -> None:
         """As at the start."""
         self._held, self._least = [], -math.inf
+
+
+def extremes_of(
+    values: NDArray[np.float32], images: Sequence[Image], low: float, high: float
+) -> Iterator[tuple[Image, float, float]]:
+    """The least and the largest value of each image where the rows are images, else of all that ran together.
+
+    `low` and `high` are those of all values.
+    """
+    if not images:
+        return
+    if len(images) == 1 or not values.ndim or values.shape[0] % len(images):
+        together = images[0] if len(images) == 1 else Image(images[0].index, f"{images[0].name}…{images[-1].name}")
+        yield together, low, high
+        return
+    rows = values.reshape(len(images), -1)
+    yield from zip(images, rows.min(axis=1).tolist(), rows.max(axis=1).tolist(), strict=True)

@@ -59,9 +59,12 @@ def coarser(counts: NDArray[np.int64], halvings: int) -> NDArray[np.int64]:
 def folded(counts: NDArray[np.int64], *, any_below: bool = True) -> NDArray[np.int64]:
     """(2 * BINS - 1,) counts of a sketch -> (2 * GROUP_BINS - 1,) of a group; whether any is of a value below zero."""
     found = np.zeros(2 * GROUP_BINS - 1, np.int64)
-    found[GROUP_BINS - 1 :] = counts[BINS - 1 :].reshape(GROUP_BINS, _MERGED).sum(axis=1)
+    found[GROUP_BINS - 1 :] = np.add.reduceat(counts[BINS - 1 :], _STARTS)
     if any_below:
-        below = counts[BINS - 1 :: -1].reshape(GROUP_BINS, _MERGED).sum(axis=1)  # outwards from bin 0
+        below = np.add.reduceat(counts[BINS - 1 :: -1], _STARTS)  # outwards from bin 0
         below[0] -= counts[BINS - 1]  # which is counted already
         found[:GROUP_BINS] += below[::-1]
     return found
+
+
+_STARTS = np.arange(0, BINS, _MERGED)

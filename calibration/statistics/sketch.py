@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from calibration.errors import CalibrationError
 from calibration.statistics.binning import BINS, add_counts
 from calibration.statistics.channel_extremes import ChannelExtremes
-from calibration.statistics.extremes import Image, Peaks
+from calibration.statistics.extremes import Image, Peaks, extremes_of
 from calibration.statistics.groups import Group, coarser, folded
 from calibration.statistics.summary import Summary, summary_of
 
@@ -80,41 +80,32 @@ class Sketch:
         if not values.size:
             return
         summary = summary_of(values, stride)
-        self.add(summary)
-        if images:
-            self._note_peaks(values, summary.low, summary.high, images)
-
-    def add(self, summary: Summary, image: Image | None = None) -> None:
-        """Adds what a run showed of the tensor, of one image where it is named; raises what `update` raises."""
         low, high = summary.low, summary.high
-        if not summary.size:
-            return
         if not (math.isfinite(low) and math.isfinite(high)):
             raise CalibrationError(f"values in [{low}, {high}] are not finite; look for NaN or inf in the data")
-        self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
-        self.count += summary.size
-        self.counted += summary.counted.size
-        if image is not None:
-            self.highest.add(high, image)
-            self.lowest.add(-low, image)
-        magnitude = max(abs(low), abs(high))
+        self.add([summary])
+        for image, least, most in extremes_of(values, images, low, high):
+            self.note(image, least, most)
+
+    def add(self, summaries: Sequence[Summary]) -> None:
+        """Counts what some runs showed of the tensor, all of it finite."""
+        self.minimum = min(self.minimum, *(summary.low for summary in summaries))
+        self.maximum = max(self.maximum, *(summary.high for summary in summaries))
+        for summary in summaries:
+            self.count += summary.size
+            self.counted += summary.counted.size
+            self.masked += summary.masked
+        magnitude = max(max(-summary.low, summary.high) for summary in summaries)
         if magnitude == 0.0:
-            self.zeros += summary.size
+            self.zeros += sum(summary.size for summary in summaries)
             return
         self._grow(_exponent_above(magnitude))
-        self.zeros += add_counts(self.counts, summary, 1.0 / self.width)
+        self.zeros += add_counts(self.counts, summaries, 1.0 / self.width)
 
-    def _note_peaks(self, values: NDArray[np.float32], low: float, high: float, images: Sequence[Image]) -> None:
-        """Image by image where the rows are images, else of all that ran together."""
-        if len(images) == 1 or not values.ndim or values.shape[0] % len(images):
-            together = images[0] if len(images) == 1 else Image(images[0].index, f"{images[0].name}…{images[-1].name}")
-            self.highest.add(high, together)
-            self.lowest.add(-low, together)
-            return
-        rows = values.reshape(len(images), -1)
-        for image, least, most in zip(images, rows.min(axis=1).tolist(), rows.max(axis=1).tolist(), strict=True):
-            self.highest.add(most, image)
-            self.lowest.add(-least, image)
+    def note(self, image: Image, low: float, high: float) -> None:
+        """Holds the image where it is among those that reach furthest; these are the extremes that it brings."""
+        self.highest.add(high, image)
+        self.lowest.add(-low, image)
 
     def saturating(self, low: float, high: float) -> int:
         """How many values a range [low, high] around zero cuts off, to the accuracy of one bin at either end."""

@@ -31,17 +31,19 @@ class Summary:
     low: float
     high: float
     size: int
-    """How many values the tensor has."""
+    """How many values the tensor has; there is at least one."""
     counted: NDArray[np.float32]
     """(ceil(size / stride),): each stands for itself and the values up to the next one."""
     stride: int
+    masked: int = 0
+    """Values that a mask takes out of a softmax; they count as zeros."""
 
 
-def summary_of(values: NDArray[np.float32], stride: int = 1) -> Summary:
-    """Of values of any shape, of which there is at least one."""
+def summary_of(values: NDArray[np.float32], stride: int = 1, masked: int = 0) -> Summary:
+    """Of values of any shape, of which there is at least one, and which it does not keep alive."""
     flat = values.reshape(-1)
     low, high = np.minimum.reduce(flat), np.maximum.reduce(flat)  # NaN propagates through both
-    return Summary(float(low), float(high), flat.size, flat[::stride], stride)
+    return Summary(float(low), float(high), flat.size, flat[::stride].copy(), stride, masked)
 
 
 def stride_for(size: int) -> int:

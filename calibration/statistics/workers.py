@@ -5,31 +5,36 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
-from typing import Protocol, TypeVar, final
+from typing import TypeVar, final
 
 from calibration.statistics import Sketches
+from calibration.statistics.seen import Seen, count
 
+Part = TypeVar("Part")
 
-class Part(Protocol):
-    """Images that run together, which belong to one group."""
-
-    @property
-    def first(self) -> int:
-        """The number of its first image in all of the data."""
-
-
-AnyPart = TypeVar("AnyPart", bound=Part)
+_MOST_VALUES = 1 << 22
+"""Held by a thread, to be counted together: 16 MB of them."""
 
 
 @dataclass
 class _Tally:
-    """What a thread has counted of images of one group, and not handed over yet."""
+    """What a thread has seen of images of one group, and not handed over yet."""
 
     sketches: Sketches
+    seen: list[Seen] = field(default_factory=list)
+    """Not counted yet."""
+    values: int = 0
+    """That it holds."""
     first: int = 0
     """The number of one of the images."""
+
+    def count(self) -> None:
+        """Adds what was seen to the sketches."""
+        count(self.seen, self.sketches)
+        self.seen.clear()
+        self.values = 0
 
 
 @final
@@ -54,20 +59,17 @@ class Workers:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
-    def measure(self, add: Callable[[AnyPart, Sketches], None], parts: Iterable[AnyPart], stop: int) -> None:
-        """Calls `add` for each part and waits for all; raises what the first part that failed raised.
+    def measure(self, see: Callable[[Part], Seen], parts: Iterable[Part], stop: int) -> None:
+        """Counts what `see` gives for each part and waits for all; raises what the first part that failed raised.
 
-        No part has an image of the number `stop` or a later one.
+        The images of a part belong to one group. None has the number `stop` or a later one.
         """
         self._total.make_room(stop)
 
-        def measure_one(part: AnyPart) -> None:
+        def measure_one(part: Part) -> None:
             tally = self._idle.pop()
             try:
-                if self._total.group_of(part.first) != self._total.group_of(tally.first):
-                    self._hand_over(tally)
-                tally.first = part.first
-                add(part, tally.sketches)
+                self._add(tally, see(part))
             finally:
                 self._idle.append(tally)
 
@@ -80,7 +82,17 @@ class Workers:
             self._hand_over(tally)
         return self._total
 
+    def _add(self, tally: _Tally, seen: Seen) -> None:
+        if self._total.group_of(seen.first) != self._total.group_of(tally.first):
+            self._hand_over(tally)
+        tally.first = seen.first
+        tally.seen.append(seen)
+        tally.values += seen.values
+        if tally.values > _MOST_VALUES:
+            tally.count()
+
     def _hand_over(self, tally: _Tally) -> None:
+        tally.count()
         if tally.sketches.images:
             with self._adding:
                 self._total.merge_group(tally.sketches, tally.first)
