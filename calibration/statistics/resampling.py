@@ -7,8 +7,12 @@ probability (19 - 1) / (19 + 1) = 90 %. A group knows its values in few bins; wi
 stands for its share of each of the sketch's bins. No resample reaches beyond what was seen.
 
 An interval tells how samples of the same size scatter, not how a range moves as images are added: extremes grow, and
-with them what entropy and MSE choose. Of 64 synthetic images that differ by 30 % in contrast (60 draws) the range of
-1,500 lay within it in 85 % (percentile 99), 82 % (99.9) and 53 % (MSE, whose ranges grow) of the draws.
+with them what entropy and MSE choose. So 90 % is nominal. Of 64 synthetic images whose contrast differs by 30 % (150
+draws of half-normal values) the percentile of 3,000 lay within its interval in 87 % (percentile 99), 69 % (99.9), 65 %
+(99.99) and 57 % (99.999) of the draws; by 10 %, in 91 % (99.9). Tried beside it on the same draws: ends set apart by
+Student's t in place of the normal, a jackknife over groups, R. Woodruff's interval of a quantile (J. Am. Stat. Assoc.
+47 (1952) 635), basic and BCa intervals of 199 resamples. The best of them gained 5, 10, 11 and 3 points, never to 80 %
+beyond 99: no resample holds the images that set such a tail and were not drawn. MSE's ranges grow too (53 %).
 """
 
 from __future__ import annotations
