@@ -8,38 +8,35 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.options import BatchSize_, Json_, Quiet_, Threads_, Workspace_, finished, progress_of
+from pipeline.cli.quantize_options import (
+    Bf16_,
+    Cache_,
+    Channels_,
+    Data_,
+    DataOrNone_,
+    Explain_,
+    Families_,
+    Folder_,
+    Images_,
+    Labels_,
+    Latencies_,
+    MaxDrop_,
+    Method_,
+    MinSqnr_,
+    Model_,
+    Out_,
+    Preprocess_,
+    Repair_,
+    Sketches_,
+    Validation_,
+    Versions_,
+    Weights_,
+)
 from pipeline.cli.quantize_source import refuse_options, source_of_ranges
 from pipeline.commands.outcome import Outcome
 from pipeline.process.cancellation import Cancellation
 
 app = typer.Typer()
-
-Model_ = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="An FP32 graph.")]
-Families_ = Annotated[list[str], typer.Option(help="Placement family; may be repeated: cpu, tensorrt-rtx, tensorrt, …")]
-Preprocess_ = Annotated[
-    Path | None, typer.Option(help="preprocess.json of a workspace, or a preprocess table as JSON.")
-]
-Folder_ = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the results; default beside the model.")]
-Out_ = Annotated[
-    Path | None,
-    typer.Option(
-        "--out", "-o", help="Folder for the results, or the INT8 graph's own name ending in .onnx, of one family."
-    ),
-]
-Validation_ = Annotated[
-    Path | None,
-    typer.Option(help="Samples on which graphs are judged, as --data; without it the calibration samples."),
-]
-Images_ = Annotated[
-    str, typer.Option(metavar="all|auto|N", help="How many of the data; auto: until the method's ranges are tight.")
-]
-Channels_ = Annotated[
-    bool, typer.Option("--channel-extremes", help="The extremes of each channel too; each sample runs twice.")
-]
-Labels_ = Annotated[
-    Path | None,
-    typer.Option(help="Their classes as .npy; without it the array 'labels' of the .npz; without it FP32's."),
-]
 
 
 @app.command("calibrate")
@@ -91,57 +88,26 @@ def _quantize(
     context: typer.Context,
     model: Model_,
     family: Families_,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="Calibration inputs: a .npz with one array an input (batch first), a folder of .npy, or one of images."
-        ),
-    ] = None,
-    sketches: Annotated[
-        list[Path] | None,
-        typer.Option(help="A file of edgestill calibrate, in place of --data; repeated: one for each shard."),
-    ] = None,
-    cache: Annotated[
-        Path | None, typer.Option(help="A calibration cache of TensorRT, in place of --data: its scales, bit for bit.")
-    ] = None,
-    method: Annotated[
-        str, typer.Option(help="percentile:99.999, minmax, mse, entropy, or best (per tensor).")
-    ] = "percentile",
+    data: DataOrNone_ = None,
+    sketches: Sketches_ = None,
+    cache: Cache_ = None,
+    method: Method_ = "percentile",
     preprocess: Preprocess_ = None,
     images: Images_ = "all",
     channel_extremes: Channels_ = False,
     out: Out_ = None,
     batch_size: BatchSize_ = 32,
     threads: Threads_ = 1,
-    weights: Annotated[str, typer.Option(help="Their scales: max, or mse (least squared error).")] = "max",
-    repair: Annotated[
-        list[str] | None,
-        typer.Option(help="Kept where it gains: rounding, bias, equalize, auto (all) or none; default the first two."),
-    ] = None,
-    tensorrt_version: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="X.Y.Z", help="Write a calibration cache for this TensorRT, 8.x to 10.x; may be repeated."
-        ),
-    ] = None,
-    bf16: Annotated[bool, typer.Option("--bf16", help="Write the graph in BF16 too, in opset 22 or newer.")] = False,
-    explain: Annotated[
-        bool,
-        typer.Option("--explain", help="Print per node whether it is quantized and why; without --data, only that."),
-    ] = False,
-    max_drop: Annotated[
-        float | None,
-        typer.Option(metavar="POINTS", help="Keep layers in float until no more of the metric is lost against FP32."),
-    ] = None,
-    min_sqnr: Annotated[
-        float | None, typer.Option(metavar="DB", help="Keep layers in float until the output SQNR is no lower.")
-    ] = None,
+    weights: Weights_ = "max",
+    repair: Repair_ = None,
+    tensorrt_version: Versions_ = None,
+    bf16: Bf16_ = False,
+    explain: Explain_ = False,
+    max_drop: MaxDrop_ = None,
+    min_sqnr: MinSqnr_ = None,
     validation: Validation_ = None,
     labels: Labels_ = None,
-    latencies: Annotated[
-        Path | None,
-        typer.Option(help="Measured layer latencies as JSON: the lowest sum is wanted, not the most INT8."),
-    ] = None,
+    latencies: Latencies_ = None,
     as_json: Json_ = False,
     quiet: Quiet_ = False,
 ) -> None:
@@ -196,12 +162,7 @@ def _quantize(
 @app.command("sensitivity")
 def _sensitivity(
     model: Model_,
-    data: Annotated[
-        Path,
-        typer.Option(
-            help="Calibration inputs: a .npz with one array an input (batch first), a folder of .npy, or one of images."
-        ),
-    ],
+    data: Data_,
     family: Families_,
     method: Annotated[str, typer.Option(help="As of quantize.")] = "percentile",
     images: Images_ = "all",
