@@ -85,6 +85,7 @@ def cpu_engines() -> tuple[EngineResult, EngineResult]:
         file="cpu/int8.onnx",
         bytes=341_870,
         sha256="a9" * 32,
+        parity="99.72% of 360 decisions the same, largest difference 0.031 (41 dB) on 360 samples",
         audit=AuditSummary(
             kernels=24, products=13, int8_products=12, float_products=("node_linear",), activation_bytes=98_304
         ),

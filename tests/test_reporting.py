@@ -398,9 +398,30 @@ def test_markdown_lets_no_markup_through() -> None:
 
 @every_report
 def test_spans_add_up_to_the_columns(report: Report) -> None:
-    for make in (tables.engines_table, tables.latency_table, tables.gates_table, audit_tables.audit_table):
+    for make in (
+        tables.engines_table,
+        tables.latency_table,
+        tables.gates_table,
+        audit_tables.audit_table,
+        audit_tables.answers_table,
+    ):
         table = make(report)
         assert [sum(cell.span for cell in row) for row in table.rows] == [len(table.columns)] * len(table.rows)
+
+
+def test_how_an_engine_answers_stands_in_a_table_of_its_own_and_widens_no_other() -> None:
+    report = sample_report()
+    (said,) = (engine.parity for engine in report.engines if engine.parity)
+    ((name, answers),) = audit_tables.answers_table(report).rows
+    assert (name.text, answers.text) == ("cpu INT8", said)
+    assert all(said not in row[0].note for row in audit_tables.audit_table(report).rows)
+    assert said in words(html_from_report(report))
+    assert f"| cpu INT8 | {said} |" in markdown_from_report(report)
+
+
+def test_where_no_engine_ran_no_answers_are_shown() -> None:
+    assert not audit_tables.answers_table(bare_report()).rows
+    assert "Its answers" not in html_from_report(bare_report()) + markdown_from_report(bare_report())
 
 
 # Terminal

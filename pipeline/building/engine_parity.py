@@ -62,11 +62,16 @@ class EngineParity:
         """For a log and a report."""
         if self.state == "not_run":
             return f"answers not compared with its graph's: {self.reason}"
+        return f"answers beside its graph's: {self.found}"
+
+    @property
+    def found(self) -> str:
+        """The same where it was run, without the words that say of what."""
         if not self.samples:
-            return f"answers beside its graph's: none; {self.reason}"
+            return f"none; {self.reason}"
         agreed = "" if self.agreement is None else f"{self.agreement:.2%} of {self.decisions} decisions the same, "
         said = f"{agreed}largest difference {self.max_abs_error:.2g} ({self.sqnr_db:.0f} dB) on {self.samples} samples"
-        return f"answers beside its graph's: {said}" + (f"; {self.reason}" if self.reason else "")
+        return said + (f"; {self.reason}" if self.reason else "")
 
 
 def not_run(target: Target) -> EngineParity | None:

@@ -32,10 +32,7 @@ def _audit_rows(engine: EngineResult) -> Iterator[tuple[Cell, ...]]:
     floats = f"float: {summary.first_names(audit.float_products)}" if quantized and audit.float_products else ""
     bytes_note = _beside_fp16(audit.activation_bytes, audit.fp16_activation_bytes)
     yield (
-        Cell(
-            formats.engine(engine),
-            note="; ".join(each for each in (engine.runtime, _takes(engine), engine.parity) if each),
-        ),
+        Cell(formats.engine(engine), note="; ".join(each for each in (engine.runtime, _takes(engine)) if each)),
         Cell(summary.audit_sentence(engine.precision, audit), note="; ".join(part for part in (share, floats) if part)),
         Cell(formats.bytes_(engine.bytes)),
         Cell(str(audit.kernels), note=_beside_fp16(audit.kernels, audit.fp16_kernels)),
@@ -50,6 +47,13 @@ def _takes(engine: EngineResult) -> str:
 
 def _beside_fp16(value: int | None, fp16: int | None) -> str:
     return "" if not value or not fp16 else f"{value / fp16:.2f} of FP16's"
+
+
+def answers_table(report: Report) -> Table:
+    """How the engines that ran here answer beside the graphs that they were built from."""
+    columns = (Column("Engine"), Column("Its answers beside its graph's"))
+    rows = tuple((Cell(formats.engine(engine)), Cell(engine.parity)) for engine in report.engines if engine.parity)
+    return Table("Answers beside the graph's", columns, rows)
 
 
 def patterns_table(report: Report) -> Table:

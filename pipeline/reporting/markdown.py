@@ -37,6 +37,7 @@ def _blocks(report: Report) -> Iterator[str]:
     yield _list(summary.unmeasured(report))
     yield from _section("Latency", _table(tables.latency_table(report)))
     yield from _section("What was really built", _table(audit_tables.audit_table(report)))
+    yield from _section("Answers beside the graph's", _table(audit_tables.answers_table(report)))
     yield from _section("Why INT8 may not be faster", _table(audit_tables.patterns_table(report)))
     yield from _section(
         "Findings", _list(tuple(f"{one.severity}: {one.message}" for one in report.findings)) or "None."

@@ -37,7 +37,7 @@ def engine_results(artifact: Engines, measured: Mapping[str, Any]) -> Iterator[E
             bytes=record.bytes,
             sha256=record.sha256,
             takes=record.target.input or "",
-            parity="" if record.parity is None or record.parity.state == "not_run" else record.parity.sentence(),
+            parity="" if record.parity is None or record.parity.state == "not_run" else record.parity.found,
             audit=_audit(record, audits),
             accuracy=None if accuracy is None else Estimate(**accuracy),
             accuracy_ratio_to_fp32=_estimate(measured["accuracy_ratio_to_fp32"].get(record.name)),

@@ -41,7 +41,7 @@ class WriteReport(Stage):
     """`[gates]` is what it holds the measurements against. Closes every recipe that measures."""
 
     name: ClassVar[str] = "report"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     needs: ClassVar[tuple[type[Artifact], ...]] = KINDS
     makes: ClassVar[type[Artifact]] = ReportFiles
     tools: ClassVar[tuple[str, ...]] = ("edgestill", "jinja2")
