@@ -76,7 +76,8 @@ def _builds(names: Sequence[str], work: Path) -> Iterator[Sequence[str]]:
 
 def _graphs(name: str, work: Path) -> dict[str, Path]:
     """By precision; FP32's and what `edgestill quantize` makes of it."""
-    from pipeline.commands.quantize import QuantizeRequest, quantize
+    from pipeline.commands.quantize import quantize
+    from pipeline.commands.quantize_request import QuantizeRequest
 
     graph, data = graph_of(name, work), work / "images.npz"
     if not data.is_file():

@@ -11,7 +11,8 @@ from onnx import numpy_helper, parser
 from rich.console import Console
 
 from pipeline.commands.outcome import Outcome
-from pipeline.commands.quantize import QuantizeRequest, quantize
+from pipeline.commands.quantize import quantize
+from pipeline.commands.quantize_request import QuantizeRequest
 from pipeline.process.cancellation import Cancellation
 from pipeline.process.progress import QuietProgress
 

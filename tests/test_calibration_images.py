@@ -18,7 +18,8 @@ from calibration.statistics.collect import Batch
 from calibration.statistics.sufficiency import marks
 from pipeline.commands.calibrate import CalibrateRequest, calibrate
 from pipeline.commands.outcome import Outcome
-from pipeline.commands.quantize import QuantizeRequest, quantize
+from pipeline.commands.quantize import quantize
+from pipeline.commands.quantize_request import QuantizeRequest
 from pipeline.commands.quantize_sketches import SketchesRequest, quantize_sketches
 from pipeline.errors import Cancelled, DataRejected, RecipeError
 from pipeline.process.cancellation import Cancellation

@@ -19,7 +19,8 @@ from calibration.statistics import Sketches
 from calibration.statistics.channels import channel_axes
 from calibration.statistics.collect import Batch, collect
 from pipeline.commands.calibrate import CalibrateRequest, calibrate
-from pipeline.commands.quantize import QuantizeRequest, quantize
+from pipeline.commands.quantize import quantize
+from pipeline.commands.quantize_request import QuantizeRequest
 from pipeline.commands.quantize_sketches import SketchesRequest, quantize_sketches
 from pipeline.errors import DataRejected
 from pipeline.process.cancellation import Cancellation

@@ -20,7 +20,8 @@ from calibration.quality import session_as_written
 from engines.files import sha256_of_file
 from pipeline.commands.calibrate import CalibrateRequest, calibrate
 from pipeline.commands.lint import LintRequest, lint
-from pipeline.commands.quantize import QuantizeRequest, quantize
+from pipeline.commands.quantize import quantize
+from pipeline.commands.quantize_request import QuantizeRequest
 from pipeline.files.onnx_file import loaded_graph, write_graph
 from pipeline.process.cancellation import Cancellation
 from pipeline.process.progress import QuietProgress

@@ -18,7 +18,8 @@ from spiked_network import SPIKED, spiked, spiked_samples
 
 from calibration.quality import session_as_written
 from pipeline.commands.outcome import Outcome
-from pipeline.commands.quantize import QuantizeRequest, quantize
+from pipeline.commands.quantize import quantize
+from pipeline.commands.quantize_request import QuantizeRequest
 from pipeline.commands.sensitivity import sensitivity
 from pipeline.errors import Cancelled, DataRejected, EdgestillError, MeasurementInvalid, RecipeError
 from pipeline.process.cancellation import Cancellation

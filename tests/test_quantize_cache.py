@@ -15,8 +15,9 @@ from tiny_run import run_edgestill
 
 from calibration.tensorrt_cache.cache import CalibrationCache
 from pipeline.commands.outcome import Outcome
-from pipeline.commands.quantize import QuantizeRequest, quantize
+from pipeline.commands.quantize import quantize
 from pipeline.commands.quantize_cache import CacheRequest, quantize_cache
+from pipeline.commands.quantize_request import QuantizeRequest
 from pipeline.errors import DataRejected, IntegrityError, NotAcceptable, RecipeError
 from pipeline.process.cancellation import Cancellation
 from pipeline.process.progress import QuietProgress

@@ -16,7 +16,8 @@ from calibration.scale import scale_from_amax
 from calibration.tensorrt_cache.cache import CalibrationCache
 from calibration.tensorrt_cache.origin import loaded_origin
 from pipeline.commands.outcome import Outcome
-from pipeline.commands.quantize import QuantizeRequest, quantize
+from pipeline.commands.quantize import quantize
+from pipeline.commands.quantize_request import QuantizeRequest
 from pipeline.errors import NotAcceptable, RecipeError
 from pipeline.process.cancellation import Cancellation
 from pipeline.process.progress import QuietProgress

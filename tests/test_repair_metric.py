@@ -18,7 +18,8 @@ from spiked_network import spiked_samples
 
 from calibration.quality import OutputQuality, Quality, session_as_written
 from calibration.statistics.collect import Batch
-from pipeline.commands.quantize import QuantizeRequest, quantize
+from pipeline.commands.quantize import quantize
+from pipeline.commands.quantize_request import QuantizeRequest
 from pipeline.errors import RecipeError
 from pipeline.process.cancellation import Cancellation
 from pipeline.process.progress import QuietProgress

@@ -130,7 +130,8 @@ def _quantize(
         finished(lambda _: explained(model, families), as_json)
 
     def command(cancellation: Cancellation) -> Outcome:
-        from pipeline.commands.quantize import QuantizeRequest, quantize
+        from pipeline.commands.quantize import quantize
+        from pipeline.commands.quantize_request import QuantizeRequest
         from pipeline.quantizing.budget import budget_from_options
         from pipeline.quantizing.settings import DEFAULT_REPAIR
 
@@ -179,7 +180,7 @@ def _sensitivity(
     quiet: Quiet_ = False,
 ) -> None:
     """Say what each layer and block of an ONNX file costs in INT8: alone, and left out."""
-    from pipeline.commands.quantize import QuantizeRequest
+    from pipeline.commands.quantize_request import QuantizeRequest
     from pipeline.commands.sensitivity import sensitivity
 
     request = QuantizeRequest(

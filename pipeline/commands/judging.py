@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.artifact import SENSITIVITY
+from pipeline.commands.quantize_request import QuantizeRequest
 from pipeline.errors import RecipeError
 from pipeline.files import atomic
 from pipeline.files.workspace import disk_errors_explained
@@ -18,9 +19,6 @@ from pipeline.quantizing.judging_inputs import JudgingFiles, judging_data, yards
 from pipeline.quantizing.mixed_precision import FamilyFound, Judging, notes
 from pipeline.quantizing.repair_metric import METRIC_SAMPLES, RepairJudge
 from pipeline.quantizing.settings import checked_repair
-
-if TYPE_CHECKING:
-    from pipeline.commands.quantize import QuantizeRequest
 
 EVALUATIONS = "evaluations.json"
 

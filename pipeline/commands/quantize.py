@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.commands.destination import Destination, destination_of
+from pipeline.commands.destination import Destination
 from pipeline.commands.explain import explanation
 from pipeline.commands.judging import judging_notes, judging_of, latencies_of, repair_judge_of, write_sensitivity
 from pipeline.commands.outcome import Outcome
+from pipeline.commands.quantize_request import PARTIAL, QuantizeRequest
 from pipeline.errors import NotAcceptable, RecipeError
 from pipeline.files import atomic
 from pipeline.files.onnx_file import remove_graph, write_graph
 from pipeline.files.workspace import disk_errors_explained
 from pipeline.process.cancellation import Cancellation
 from pipeline.process.progress import Progress
-from pipeline.quantizing.budget import Budget
 from pipeline.quantizing.calibration_images import images_from_text
 from pipeline.quantizing.calibration_inputs import data_from
 from pipeline.quantizing.graph_inputs import GraphInput, graph_inputs, size_of_batches
-from pipeline.quantizing.layer_costs import Sensitivity
 from pipeline.quantizing.mixed_precision import FamilyFound, judged, sensitivity_document
 from pipeline.quantizing.quantization import quantized
 from pipeline.quantizing.quantized import PLACEMENT, Quantized, placement_document
 from pipeline.quantizing.settings import (
-    DEFAULT_REPAIR,
     CalibrationData,
-    QuantizationSettings,
     check_repair_beside_caches,
     checked_cache_versions,
     checked_families,
@@ -40,62 +36,6 @@ from pipeline.quantizing.tensorrt_ranges import write_for_tensorrt
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-PARTIAL = "sketches.partial"
-"""Of a calibration that is not finished, and of one whose graphs are still judged."""
-
-
-@dataclass(frozen=True)
-class QuantizeRequest:
-    """What the command line asked for."""
-
-    model: Path
-    data: Path
-    families: tuple[str, ...]
-    method: str
-    preprocess: Path | None
-    out: Path | None
-    batch_size: int
-    """Where the graph does not fix it."""
-    threads: int
-    cache_versions: tuple[str, ...] = ()
-    """Versions of TensorRT that get a calibration cache."""
-    explain: bool = False
-    """Whether to print the reason of every node, not of the products in float alone."""
-    repair: tuple[str, ...] = DEFAULT_REPAIR
-    """What is tried, and kept where it brings something."""
-    weights: str = "max"
-    """What their scales come from."""
-    budget: Budget | None = None
-    """Layers stay in float until it holds."""
-    sensitivity: Sensitivity = "off"
-    validation: Path | None = None
-    """On what graphs are judged; without it on the calibration data."""
-    labels: Path | None = None
-    images: str = "all"
-    """How many of the data: all, auto or a number."""
-    channel_extremes: bool = False
-    bf16: bool = False
-    """Whether bf16.onnx is written too."""
-
-    @property
-    def destination(self) -> Destination:
-        """For the results; raises RecipeError."""
-        return destination_of(self.model, self.out, self.families)
-
-    @property
-    def settings(self) -> QuantizationSettings:
-        return QuantizationSettings(
-            self.method,
-            self.families,
-            self.threads,
-            self.cache_versions,
-            checked_weights(self.weights),
-            checked_repair(self.repair),
-            images_from_text(self.images),
-            self.channel_extremes,
-            self.bf16,
-        )
 
 
 def quantize(request: QuantizeRequest, progress: Progress, cancellation: Cancellation) -> Outcome:

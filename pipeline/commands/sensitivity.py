@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from pipeline.commands.judging import judging_notes, judging_of, repair_judge_of, write_sensitivity
 from pipeline.commands.outcome import Outcome
-from pipeline.commands.quantize import PARTIAL, QuantizeRequest, check, data_of
+from pipeline.commands.quantize import check, data_of
+from pipeline.commands.quantize_request import PARTIAL, QuantizeRequest
 from pipeline.errors import RecipeError
 from pipeline.process.cancellation import Cancellation
 from pipeline.process.progress import Progress
