@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pipeline.process.cancellation import Cancellation
 from pipeline.process.progress import Progress
 from pipeline.process.world import World
 from pipeline.tasks.task import Task
 from pipeline.tracking.tracking import StageTracking
-
-if TYPE_CHECKING:
-    from pipeline.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -50,22 +46,3 @@ class Context:
         self.progress.say(f"  {line}")
         with self.log.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
-
-
-def reading_context(
-    recipe: Recipe, command: str, folder: Path, cache: Path, progress: Progress, cancellation: Cancellation
-) -> Context:
-    """For a command that reads a recipe's data and runs no stage; what is written for a while goes into `folder`."""
-    return Context(
-        name=recipe.name,
-        command=f"edgestill {command} {recipe.source}",
-        task=recipe.task,
-        seed=recipe.seed,
-        threads=recipe.threads,
-        recipe_folder=recipe.folder,
-        progress=progress,
-        cancellation=cancellation,
-        cache=cache,
-        checkpoints=folder,
-        log=folder / "log.txt",
-    )

@@ -8,8 +8,8 @@ from pathlib import Path
 from pipeline.artifact import Artifacts, Graph, Splits
 from pipeline.commands.calibrate import check_whole, shard_from_text, sketched, sketches_name
 from pipeline.commands.outcome import Outcome
+from pipeline.commands.reading_context import reading_context
 from pipeline.commands.run import workspace_of
-from pipeline.context import reading_context
 from pipeline.data.dataset import open_dataset
 from pipeline.errors import RecipeError
 from pipeline.files.workspace import CACHE, Workspace

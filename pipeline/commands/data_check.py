@@ -11,7 +11,8 @@ import numpy as np
 
 from pipeline.checking.data_checks import Examined, class_counts
 from pipeline.commands.outcome import Outcome
-from pipeline.context import Context, reading_context
+from pipeline.commands.reading_context import reading_context
+from pipeline.context import Context
 from pipeline.data.dataset import Dataset
 from pipeline.data.splits import SPLITS
 from pipeline.distillation.trainer import set_up_torch
