@@ -76,16 +76,17 @@ def is_large(model: ModelProto) -> bool:
     return external or not fits_one_file(model)
 
 
-def check(model: ModelProto, full_check: bool = False) -> None:
-    """onnx's checker. Raises its ValidationError, or InferenceError where shapes are checked too."""
-    without_weights = is_large(model) or tensor_bytes(model) > LARGEST_CHECKED_BYTES
+def check(model: ModelProto, full_check: bool = False, weights: bool = True) -> None:
+    """onnx's checker, of the weights too unless they were checked before.
+
+    Raises its ValidationError, or InferenceError where shapes are checked too.
+    """
+    without_weights = not weights or is_large(model) or tensor_bytes(model) > LARGEST_CHECKED_BYTES
     onnx.checker.check_model(_fed(model) if without_weights else model, full_check=full_check)
 
 
 def inferred(model: ModelProto, **options: bool) -> ModelProto:
-    """onnx's shape inference, whose options these are."""
-    if not is_large(model):
-        return onnx.shape_inference.infer_shapes(model, **options)
+    """onnx's shape inference, whose options these are. Large weights, whose values tell no shape, do not go there."""
     found = onnx.shape_inference.infer_shapes(_fed(model), **options)
     result = ModelProto()
     result.CopyFrom(model)

@@ -123,7 +123,7 @@ def _name_nodes(model: ModelProto) -> None:
 def _checked(model: ModelProto) -> ModelProto:
     try:
         found = inferred(model, check_type=True, strict_mode=True, data_prop=True)
-        check(found)
+        check(found, weights=False)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise GraphRefused(f"shapes or types of the graph do not fit together: {error}") from error
     return found
