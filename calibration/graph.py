@@ -84,6 +84,15 @@ class Graph:
             return None
         return tuple(d.dim_value if d.HasField("dim_value") else None for d in value.type.tensor_type.shape.dim)
 
+    def dimensions(self, tensor: str) -> tuple[int | str | None, ...] | None:
+        """Like `shape`, with the names of dynamic dimensions that have one."""
+        value = self._values.get(tensor)
+        if value is None or not value.type.tensor_type.HasField("shape"):
+            return None
+        return tuple(
+            d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in value.type.tensor_type.shape.dim
+        )
+
     def constant(self, tensor: str) -> NDArray[np.float32]:
         """The values of a float32 initializer."""
         return values_of(self.initializers[tensor]).astype(np.float32, copy=False)

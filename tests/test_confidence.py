@@ -28,9 +28,9 @@ def sketches_of(images: Images) -> Sketches:
     found = Sketches()
     found.make_room(len(images))
     for number, values in enumerate(images):
-        one = Sketches(1, {"x": Sketch()})
-        one.tensors["x"].update(values, [Image(number, f"image-{number}")])
-        found.merge_group(one, number)
+        sketch = found.tensors.setdefault("x", Sketch())
+        sketch.update(values, [Image(number, f"image-{number}")], group=found.group_of(number))
+        found.images += 1
     return found
 
 

@@ -151,11 +151,11 @@ def some_sketches(seed: int, images: int = 4) -> Sketches:
     random = np.random.default_rng(seed)
     found = Sketches()
     for number in range(images):
-        image = [Image(number + 100 * seed, f"{seed}-{number}")]
-        one = Sketches(1, {name: Sketch() for name in ("b", "ä/conv", "zero")})
-        for name, sketch in one.tensors.items():
-            sketch.update((random.normal(size=20) * (name != "zero")).astype(np.float32), image)
-        found.merge_group(one, image[0].index)
+        image = Image(number + 100 * seed, f"{seed}-{number}")
+        for name in ("b", "ä/conv", "zero"):
+            values = (random.normal(size=20) * (name != "zero")).astype(np.float32)
+            found.tensors.setdefault(name, Sketch()).update(values, [image], group=found.group_of(image.index))
+        found.images += 1
     return found
 
 

@@ -18,6 +18,7 @@ from calibration.graph import Graph
 from calibration.prepare import prepared
 from calibration.statistics.collect import Batch, collect
 from calibration.statistics.measured_session import MeasuredSession
+from calibration.statistics.never_nan import never_nan
 from calibration.statistics.sketch import Sketch
 from calibration.statistics.summarized_session import SummarizedSession
 from calibration.statistics.summary import COUNTED_WHOLE, MOST_STRIDE, stride_for, summary_of
@@ -62,6 +63,35 @@ def test_images_of_several_sizes_are_summarized_by_their_own_size() -> None:
     for side in (8, _SIDE, 8):
         odd = session.run({"image": images(1, 1, side, side)})[0]["odd"]
         assert (odd.size, odd.stride) == (12 * side * side, stride_for(12 * side * side))
+
+
+def test_a_size_that_no_shape_tells_is_read_off_each_run() -> None:
+    net = NetworkBuilder()
+    kept = net.node(
+        "Compress", net.node("Reshape", "image", net.weight(np.array([-1]))), net.node("Cast", "keep", to=9)
+    )
+    net.node("Relu", kept, output="kept")
+    net.linear("image", 4, 2, output="logits")
+    model = prepared(net.model({"image": ["batch", 4], "keep": [20_000]}, {"kept": ["some"], "logits": ["batch", 2]}))
+    session = SummarizedSession(model, ["kept"], [])
+    for count in (20_000, 3, 19_997):
+        keep = (np.arange(20_000) < count).astype(np.float32)
+        summary = session.run({"image": images(5000, 4), "keep": keep})[0]["kept"]
+        assert (summary.size, summary.stride) == (count, stride_for(count))
+        assert summary.counted.size == math.ceil(count / stride_for(count))
+
+
+def test_nan_is_looked_for_only_where_finite_values_can_make_it() -> None:
+    net = NetworkBuilder()
+    hidden = net.node("Relu", net.conv("image", 1, 4), output="positive")
+    net.node("Relu", net.node("Sqrt", "image"), output="rooted")
+    net.node("Mul", net.node("Log", hidden, output="logarithm"), hidden, output="product")
+    net.node("Conv", "image", net.weight(np.full((1, 1, 1, 1), 3e38, np.float32)), output="overflowing")
+    shape: list[int | str] = ["batch", 1, 8, 8]
+    wide: list[int | str] = ["batch", 4, 8, 8]
+    graph = Graph(prepared(net.model({"image": shape}, {"rooted": shape, "product": wide, "overflowing": shape})))
+    unclear = {"rooted", "logarithm", "overflowing"}
+    assert set(graph.activations()) - never_nan(graph, frozenset(graph.activations())) == {"image", *unclear}
 
 
 @given(st.integers(1, 1 << 24))

@@ -58,12 +58,6 @@ class Sketches:
             self.tensors.setdefault(name, Sketch()).merge(sketch, halvings=halvings)
         self.images += other.images
 
-    def merge_group(self, other: Sketches, first: int) -> None:
-        """Adds the images of one group, or some of them; `first` is the number of one of them in all of the data."""
-        for name, sketch in other.tensors.items():
-            self.tensors.setdefault(name, Sketch()).merge(sketch, as_group=self.group_of(first))
-        self.images += other.images
-
     def group_of(self, image: int) -> int:
         """The number of the group that an image belongs to."""
         return image // self.group_size
@@ -71,12 +65,6 @@ class Sketches:
     def make_room(self, images: int) -> None:
         """So that the first so many images of the data fit into `MOST_GROUPS` groups."""
         self._group_by(max(self.group_size, size_for(images)))
-
-    def clear(self) -> None:
-        """Forgets what was counted."""
-        self.images = 0
-        for sketch in self.tensors.values():
-            sketch.clear()
 
     def _group_by(self, size: int) -> None:
         if size > self.group_size:

@@ -74,7 +74,7 @@ def collect(
     refuses the graph.
     """
     measurement = _Measurement(model, channels)
-    with Workers(threads, measurement.empty, before, samples) as workers:
+    with Workers(threads, measurement.empty(), before, samples) as workers:
         images = before.images if before is not None else 0
         for number, batch in enumerate(batches, 1):
             _check_batch(batch, measurement.inputs)

@@ -52,10 +52,6 @@ class Peaks:
         for peak in other.held:
             self.add(peak.value, peak.image)
 
-    def clear(self) -> None:
-        """As at the start."""
-        self._held, self._least = [], -math.inf
-
 
 def extremes_of(
     values: NDArray[np.float32], images: Sequence[Image], low: float, high: float

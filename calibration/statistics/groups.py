@@ -8,7 +8,7 @@ would need one group more. Membership follows from the number of an image alone,
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,10 @@ class Group:
         self.count += other.count
         self.zeros += other.zeros
         self.counts += coarser(other.counts, halvings)
+
+    def coarsened(self, halvings: int) -> Group:
+        """A copy whose bins are 2**halvings times as wide."""
+        return replace(self, counts=coarser(self.counts, halvings).copy())
 
 
 def size_for(images: int) -> int:

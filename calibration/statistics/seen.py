@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import final
 
 from calibration.statistics import Sketches
@@ -34,17 +35,18 @@ class Seen:
         return sum(summary.counted.size for summary in self.summaries.values())
 
 
-def count(runs: Sequence[Seen], sketches: Sketches) -> None:
-    """Adds some runs to the sketches, tensor by tensor."""
-    for name, sketch in sketches.tensors.items():
+def count(runs: Sequence[Seen], sketches: Sketches, locks: Mapping[str, Lock], group: int) -> None:
+    """Adds runs of images of one group to the sketches, one tensor after another, of which each has a lock."""
+    for name, lock in locks.items():
         summaries = [run.summaries[name] for run in runs if name in run.summaries]
-        if summaries:
-            sketch.add(summaries)
-        for run in runs:
-            for image, low, high in _extremes(run, name):
-                sketch.note(image, low, high)
-            sketch.add_channels(run.channels.get(name))
-    sketches.images += sum(len(run.images) for run in runs)
+        with lock:
+            sketch = sketches.tensors[name]
+            if summaries:
+                sketch.add(summaries, group)
+            for run in runs:
+                for image, low, high in _extremes(run, name):
+                    sketch.note(image, low, high)
+                sketch.add_channels(run.channels.get(name))
 
 
 def _extremes(run: Seen, name: str) -> Sequence[tuple[Image, float, float]]:

@@ -8,7 +8,7 @@ it was counted before or after: any split into batches or shards, in any order, 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -70,9 +70,14 @@ class Sketch:
         """The bins that values can be in, from the least to the largest, by their places in `counts`."""
         if self.exponent is None or not self.count:
             return slice(0)
-        return slice(BINS - 1 + int(self.minimum / self.width), BINS + int(self.maximum / self.width))
+        return self._bins_within(self.minimum, self.maximum)
 
-    def update(self, values: NDArray[np.float32], images: Sequence[Image] = (), stride: int = 1) -> None:
+    def _bins_within(self, low: float, high: float) -> slice:
+        return slice(BINS - 1 + int(low / self.width), BINS + int(high / self.width))
+
+    def update(
+        self, values: NDArray[np.float32], images: Sequence[Image] = (), stride: int = 1, group: int | None = None
+    ) -> None:
         """Counts every value at a multiple of `stride`, of any shape, and holds the images responsible for extremes.
 
         Raises CalibrationError, leaving the sketch as it was, on NaN or inf.
@@ -83,24 +88,30 @@ class Sketch:
         low, high = summary.low, summary.high
         if not (math.isfinite(low) and math.isfinite(high)):
             raise CalibrationError(f"values in [{low}, {high}] are not finite; look for NaN or inf in the data")
-        self.add([summary])
+        self.add([summary], group)
         for image, least, most in extremes_of(values, images, low, high):
             self.note(image, least, most)
 
-    def add(self, summaries: Sequence[Summary]) -> None:
-        """Counts what some runs showed of the tensor, all of it finite."""
-        self.minimum = min(self.minimum, *(summary.low for summary in summaries))
-        self.maximum = max(self.maximum, *(summary.high for summary in summaries))
-        for summary in summaries:
-            self.count += summary.size
-            self.counted += summary.counted.size
-            self.masked += summary.masked
-        magnitude = max(max(-summary.low, summary.high) for summary in summaries)
-        if magnitude == 0.0:
-            self.zeros += sum(summary.size for summary in summaries)
-            return
-        self._grow(_exponent_above(magnitude))
-        self.zeros += add_counts(self.counts, summaries, 1.0 / self.width)
+    def add(self, summaries: Sequence[Summary], group: int | None = None) -> None:
+        """Counts what some runs showed of the tensor, all of it finite and of images of the group, where one is named.
+
+        The runs are counted by themselves first, in memory that stays in the caches.
+        """
+        low, high = min(summary.low for summary in summaries), max(summary.high for summary in summaries)
+        count = sum(summary.size for summary in summaries)
+        self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
+        self.count += count
+        self.counted += sum(summary.counted.size for summary in summaries)
+        self.masked += sum(summary.masked for summary in summaries)
+        counts, zeros = np.zeros(2 * BINS - 1, np.int64), count
+        if magnitude := max(-low, high):
+            self._grow(_exponent_above(magnitude))
+            zeros = add_counts(counts, summaries, 1.0 / self.width)
+            used = self._bins_within(low, high)
+            self.counts[used] += counts[used]
+        self.zeros += zeros
+        if group is not None:
+            self._add_group(group, Group(low, high, count, zeros, folded(counts, any_below=low < 0)), self.exponent)
 
     def note(self, image: Image, low: float, high: float) -> None:
         """Holds the image where it is among those that reach furthest; these are the extremes that it brings."""
@@ -118,12 +129,8 @@ class Sketch:
             cut += int(below[1:][edges[1:] >= -low].sum())
         return cut
 
-    def merge(self, other: Sketch, as_group: int | None = None, halvings: int = 0) -> None:
-        """Adds what the other sketch counted.
-
-        All of it is of the images of one group where that is named; else the other's own groups are added, whose
-        numbers are halved so often.
-        """
+    def merge(self, other: Sketch, halvings: int = 0) -> None:
+        """Adds what the other sketch counted, the numbers of whose groups are halved so often."""
         self.minimum, self.maximum = min(self.minimum, other.minimum), max(self.maximum, other.maximum)
         self.count += other.count
         self.counted += other.counted
@@ -137,8 +144,7 @@ class Sketch:
                 self.counts += coarser(other.counts, grown)
             else:
                 self.counts[other._used] += other.counts[other._used]
-        groups: Mapping[int, Group] = other.groups if as_group is None else {as_group: other.as_group()}
-        for number, group in groups.items():
+        for number, group in other.groups.items():
             self._add_group(number >> halvings, group, other.exponent)
 
     def add_channels(self, other: ChannelExtremes | None) -> None:
@@ -146,31 +152,18 @@ class Sketch:
         if other is not None:
             self.channels = other if self.channels is None else self.channels.merged(other)
 
-    def as_group(self) -> Group:
-        """All of it, in the bins of a group."""
-        return Group(
-            self.minimum, self.maximum, self.count, self.zeros, folded(self.counts, any_below=self.minimum < 0)
-        )
-
     def halve_groups(self, halvings: int) -> None:
         """Merges neighbouring groups, so often."""
         before, self.groups = self.groups, {}
         for number, group in before.items():
             self._add_group(number >> halvings, group, self.exponent)
 
-    def clear(self) -> None:
-        """Forgets what was counted, and keeps the width of the bins, which more of the same values will want."""
-        self.counts[self._used] = 0
-        self.minimum, self.maximum = math.inf, -math.inf
-        self.count, self.counted, self.zeros, self.masked = 0, 0, 0, 0
-        self.channels = None
-        self.groups.clear()
-        self.highest.clear()
-        self.lowest.clear()
-
     def _add_group(self, number: int, group: Group, exponent: int | None) -> None:
         halvings = 0 if exponent is None or self.exponent is None else self.exponent - exponent
-        self.groups.setdefault(number, Group()).add(group, halvings)
+        if number in self.groups:
+            self.groups[number].add(group, halvings)
+        else:
+            self.groups[number] = group.coarsened(halvings)
 
     def _grow(self, exponent: int) -> int:
         """Makes room for magnitudes below 2**exponent; returns the exponent that now holds."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, final
 
@@ -12,23 +13,23 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from calibration.errors import CalibrationError
+from calibration.graph import Graph
 from calibration.prepare import opset_of
 from calibration.statistics.measured_session import MeasurableGraph
-from calibration.statistics.summary import Summary, stride_for
+from calibration.statistics.never_nan import never_nan
+from calibration.statistics.sizes import KnownSizes
+from calibration.statistics.summary import COUNTED_WHOLE, Summary, stride_for
 
 _PREFIX = "edgestill:"
 _STRIDES, _FLAT, _BEGIN, _END, _AXIS = (f"{_PREFIX}{name}" for name in ("strides", "flat", "begin", "end", "axis"))
 _FAR = np.iinfo(np.int64).max
 _ONE_VALUE = 1 << 40
 """A stride that no tensor is as long as."""
-_OUTPUTS = (
-    ("low", "ReduceMin", TensorProto.FLOAT),
-    ("high", "ReduceMax", TensorProto.FLOAT),
-    ("sum", "ReduceSum", TensorProto.FLOAT),
-    ("size", "Shape", TensorProto.INT64),
-    ("counted", "Slice", TensorProto.FLOAT),
-)
-"""Of each tensor, by operator; those of all tensors make one output."""
+_OPERATOR = {"low": "ReduceMin", "high": "ReduceMax", "sum": "ReduceSum", "size": "Shape", "counted": "Slice"}
+"""What makes which part of a summary; the parts of all tensors that have it make one output."""
+_SMALL = "small"
+"""A part too: all values of tensors that are counted whole, which are summarized here sooner than there."""
 
 
 @final
@@ -37,83 +38,146 @@ class SummarizedSession:
 
     A large network's activations do not fit into the caches: reading them again when the run is over takes several
     times as long as right after they were written, and as outputs they all stay in memory at once. So the extremes
-    and the values to be counted are taken in the graph, which onnxruntime is told to run as soon as it can.
+    and the values to be counted are taken in the graph, which onnxruntime is told to run as soon as it can. What is
+    known anyway is not computed: the size of most tensors, and that a sum of products of finite values is no NaN.
     """
 
     def __init__(self, model: ModelProto, summarized: Sequence[str], whole: Sequence[str]) -> None:
         """One thread a run; several threads may run it at once. Raises GraphRefused where onnxruntime does.
 
-        Of the tensors `whole` all values are handed out, in whatever order.
+        Of the tensors `whole` all values are handed out, in whatever order. Whoever runs it is to check every
+        float tensor of the graph's own, inputs and those that `whole` and `summarized` name, for NaN and magnitudes
+        beyond `LARGEST`: where one is, the summaries of tensors that follow it may miss NaN.
         """
-        self._whole, self._strides = tuple(whole), dict[tuple[Any, ...], NDArray[np.int64]]()
+        self._whole = tuple(whole)
+        self._sizes: dict[tuple[Any, ...], tuple[list[int | None], NDArray[np.int64]]] = {}
+        """By the shapes of the inputs: sizes as far as they are known, and strides."""
+        index = Graph(model)
+        self._known = KnownSizes(index, summarized)
+        finite = never_nan(index, frozenset((*index.inputs, *summarized)))
         with tempfile.TemporaryDirectory(prefix="edgestill-") as folder:
             graph = MeasurableGraph(model, (*summarized, *whole), Path(folder))
             read, self._whole_names = graph.names[: len(summarized)], graph.names[len(summarized) :]
-            self._places = {name: place for place, name in enumerate(dict.fromkeys(read))}
             self._summarized = dict(zip(summarized, read, strict=True))
-            _summarize(graph.model, tuple(self._places), self._whole_names)
+            self._first = {tensor: name for name, tensor in reversed(self._summarized.items())}
+            small = [tensor for tensor, name in self._first.items() if 1 <= self._known.least(name) <= COUNTED_WHOLE]
+            large = [tensor for tensor in self._first if tensor not in small]
+            self._of = {
+                "low": large,
+                "high": large,
+                "counted": large,
+                "sum": [tensor for tensor in large if self._first[tensor] not in finite],
+                "size": [tensor for tensor in large if self._first[tensor] not in self._known],
+                _SMALL: small,
+            }
+            _summarize(graph.model, self._of, tuple(self._first), self._whole_names)
             self._session = graph.opened()
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> tuple[dict[str, Summary], dict[str, NDArray[np.float32]]]:
         """Summaries, and the values of the tensors that are wanted whole."""
         shapes = tuple((name, values.shape) for name, values in sorted(feeds.items()))
-        if shapes not in self._strides:
-            self._strides[shapes] = self._strides_for(feeds)
-        strides = self._strides[shapes]
-        summaries, whole = self._run(feeds, strides)
-        found = list(_summaries(summaries, strides)) if summaries else []
-        by_name = {name: found[self._places[read]] for name, read in self._summarized.items()}
+        if shapes not in self._sizes:
+            told = [self._known.of(name, feeds) if name in self._known else None for name in self._first.values()]
+            self._sizes[shapes] = told, self._strides_of(told)
+        told, strides = self._sizes[shapes]
+        found, whole = self._run(feeds, strides)
+        if "size" in found:
+            by_tensor = dict(zip(self._of["size"], found["size"].tolist(), strict=True))
+            told = [by_tensor.get(tensor, size) for tensor, size in zip(self._first, told, strict=True)]
+            wanted = self._strides_of(told)
+            if not np.array_equal(wanted, strides):  # no run of such images has shown these sizes yet
+                found, whole = self._run(feeds, wanted)
+                self._sizes[shapes] = told, wanted
+            strides = wanted
+        summaries = self._summaries(found, [size or 0 for size in told], strides)
+        by_name = {name: summaries[read] for name, read in self._summarized.items()}
         return by_name, dict(zip(self._whole, whole, strict=True))
 
-    def _strides_for(self, feeds: Mapping[str, NDArray[Any]]) -> NDArray[np.int64]:
-        """How large the tensors are for inputs of these shapes takes a run to see."""
-        summaries, _ = self._run(feeds, np.full(len(self._places), _ONE_VALUE))
-        sizes = summaries[3] if summaries else np.zeros(0, np.int64)
-        return np.array([stride_for(size) for size in sizes.tolist()], np.int64)
+    def _strides_of(self, sizes: Sequence[int | None]) -> NDArray[np.int64]:
+        return np.array([_ONE_VALUE if size is None else stride_for(size) for size in sizes], np.int64)
 
-    def _run(self, feeds: Mapping[str, NDArray[Any]], strides: NDArray[np.int64]) -> tuple[list[Any], list[Any]]:
-        names = [f"{_PREFIX}{name}" for name, _, _ in _OUTPUTS] if self._places else []
-        inputs = {**feeds, _STRIDES: strides} if self._places else dict(feeds)
+    def _run(
+        self, feeds: Mapping[str, NDArray[Any]], strides: NDArray[np.int64]
+    ) -> tuple[dict[str, NDArray[Any]], list[Any]]:
+        """The parts of the summaries, and what is wanted whole."""
+        parts = [part for part, tensors in self._of.items() if tensors]
+        names = [f"{_PREFIX}{part}" for part in parts]
+        inputs = {**feeds, _STRIDES: strides} if parts else dict(feeds)
         found = self._session.run([*names, *self._whole_names], inputs) if names or self._whole_names else []
-        return found[: len(names)], found[len(names) :]
+        return dict(zip(parts, found, strict=False)), found[len(parts) :]
+
+    def _summaries(
+        self, found: Mapping[str, NDArray[Any]], sizes: Sequence[int], strides: NDArray[np.int64]
+    ) -> dict[str, Summary]:
+        """By what is read."""
+        size_of = dict(zip(self._first, sizes, strict=True))
+        stride_of = dict(zip(self._first, strides.tolist(), strict=True))
+        lengths = [-(-size_of[tensor] // stride_of[tensor]) for tensor in self._of["counted"]]
+        summaries = {}
+        for tensor, counted, low, high in self._large(found, _divided(found.get("counted", _NONE), lengths)):
+            summaries[tensor] = Summary(low, high, size_of[tensor], counted, stride_of[tensor])
+        small, lengths = found.get(_SMALL, _NONE), [size_of[tensor] for tensor in self._of[_SMALL]]
+        parts, starts = _divided(small, lengths), np.cumsum([0, *lengths], dtype=np.int64)[:-1]
+        lows, highs = (ufunc.reduceat(small, starts).tolist() for ufunc in (np.minimum, np.maximum))  # NaN propagates
+        for tensor, values, low, high in zip(self._of[_SMALL], parts, lows, highs, strict=True):
+            stride = stride_of[tensor]
+            summaries[tensor] = Summary(low, high, values.size, values[::stride], stride)
+        return summaries
+
+    def _large(
+        self, found: Mapping[str, NDArray[Any]], counted: Sequence[NDArray[np.float32]]
+    ) -> Iterator[tuple[str, NDArray[np.float32], float, float]]:
+        """What is counted, and the extremes. onnxruntime's pass over NaN, its sums do not."""
+        tensors = self._of["counted"]
+        finite = np.isfinite(found["sum"]).tolist() if "sum" in found else []
+        unclear = {tensor for tensor, each in zip(self._of["sum"], finite, strict=True) if not each}
+        extremes = ([], []) if not tensors else (found["low"].tolist(), found["high"].tolist())
+        for tensor, values, low, high in zip(tensors, counted, *extremes, strict=True):
+            yield (tensor, values, math.nan, math.nan) if tensor in unclear else (tensor, values, low, high)
 
 
-def _summaries(outputs: Sequence[NDArray[Any]], strides: NDArray[np.int64]) -> Iterator[Summary]:
-    """In the order of the tensors. onnxruntime's extremes pass over NaN, its sums do not."""
-    lows, highs, sums, sizes, counted = outputs
-    columns = (values.tolist() for values in (lows, highs, np.isfinite(sums), sizes, strides))
-    start = 0
-    for low, high, finite, size, stride in zip(*columns, strict=True):
-        stop = start - (-size // stride)
-        ends = (low, high) if finite else (math.nan, math.nan)
-        yield Summary(ends[0], ends[1], size, counted[start:stop], stride)
-        start = stop
+_NONE = np.zeros(0, np.float32)
 
 
-def _summarize(model: ModelProto, tensors: Sequence[str], whole: Sequence[str]) -> None:
+def _divided(values: NDArray[np.float32], lengths: Sequence[int]) -> list[NDArray[np.float32]]:
+    """One after another."""
+    stops = list(accumulate(lengths, initial=0))
+    if stops[-1] != values.size:
+        raise CalibrationError(
+            f"the graph's tensors have other sizes than its shapes say ({values.size} values for {stops[-1]}); "
+            "export it again, or run onnx.shape_inference on it"
+        )
+    return [values[start:stop] for start, stop in pairwise(stops)]
+
+
+def _summarize(model: ModelProto, of: Mapping[str, Sequence[str]], names: Sequence[str], whole: Sequence[str]) -> None:
     """Adds the nodes right after those that write the tensors, and makes the graph's outputs what they compute."""
     graph = model.graph
     del graph.output[:]
     graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in dict.fromkeys(whole))
-    if not tensors:
+    places = {name: place for place, name in enumerate(names)}
+    if not places:
         return
-    graph.input.append(helper.make_tensor_value_info(_STRIDES, TensorProto.INT64, [len(tensors)]))
+    graph.input.append(helper.make_tensor_value_info(_STRIDES, TensorProto.INT64, [len(places)]))
     for name, value in ((_FLAT, -1), (_BEGIN, 0), (_END, _FAR), (_AXIS, 0)):
         graph.initializer.append(numpy_helper.from_array(np.array([value], np.int64), name))
-    places = {name: place for place, name in enumerate(tensors)}
-    nodes = [_split(len(tensors), opset_of(model))]
+    parts = {name: [part for part, tensors in of.items() if name in tensors] for name in places}
+    nodes = [_split(len(places), opset_of(model))]
     written = {name for node in graph.node for name in node.output}
-    for name in (name for name in tensors if name not in written):  # what onnxruntime has computed beforehand
-        nodes.extend(_summarizing(name, places[name]))
+    for name in (name for name in places if name not in written):  # what onnxruntime has computed beforehand
+        nodes.extend(_summarizing(name, places[name], parts[name]))
     for node in graph.node:
         nodes.append(node)
         for name in node.output:
             if name in places:
-                nodes.extend(_summarizing(name, places[name]))
-    for name, _, data_type in _OUTPUTS:
-        parts = [f"{_PREFIX}{name}{place}" for place in range(len(tensors))]
-        nodes.append(helper.make_node("Concat", parts, [f"{_PREFIX}{name}"], axis=0))
-        graph.output.append(helper.make_tensor_value_info(f"{_PREFIX}{name}", data_type, None))
+                nodes.extend(_summarizing(name, places[name], parts[name]))
+    for part, tensors in of.items():
+        if tensors:
+            prefix = _FLAT if part == _SMALL else f"{_PREFIX}{part}"
+            pieces = [f"{prefix}{places[name]}" for name in tensors]
+            nodes.append(helper.make_node("Concat", pieces, [f"{_PREFIX}{part}"], axis=0))
+            data_type = TensorProto.INT64 if part == "size" else TensorProto.FLOAT
+            graph.output.append(helper.make_tensor_value_info(f"{_PREFIX}{part}", data_type, None))
     del graph.node[:]
     graph.node.extend(nodes)
 
@@ -126,9 +190,9 @@ def _split(tensors: int, opset: int) -> NodeProto:
     return each
 
 
-def _summarizing(tensor: str, place: int) -> Iterator[NodeProto]:
+def _summarizing(tensor: str, place: int, parts: Sequence[str]) -> Iterator[NodeProto]:
     flat = f"{_FLAT}{place}"
     yield helper.make_node("Reshape", [tensor, _FLAT], [flat])
-    for name, operator, _ in _OUTPUTS:
-        inputs = [flat, _BEGIN, _END, _AXIS, f"{_STRIDES}{place}"] if operator == "Slice" else [flat]
-        yield helper.make_node(operator, inputs, [f"{_PREFIX}{name}{place}"])
+    for part in (part for part in parts if part != _SMALL):
+        inputs = [flat, _BEGIN, _END, _AXIS, f"{_STRIDES}{place}"] if part == "counted" else [flat]
+        yield helper.make_node(_OPERATOR[part], inputs, [f"{_PREFIX}{part}{place}"])

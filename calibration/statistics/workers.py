@@ -1,4 +1,4 @@
-"""Parts of batches measured on several threads, each into sketches of its own, which merge exactly."""
+"""Parts of batches measured on several threads, and counted into the same sketches, in whatever order."""
 
 from __future__ import annotations
 
@@ -16,36 +16,28 @@ Part = TypeVar("Part")
 
 _MOST_VALUES = 1 << 22
 """Held by a thread, to be counted together: 16 MB of them."""
+_MOST_RUNS = 16
 
 
 @dataclass
 class _Tally:
-    """What a thread has seen of images of one group, and not handed over yet."""
+    """What a thread has seen of images of one group, and not counted yet."""
 
-    sketches: Sketches
     seen: list[Seen] = field(default_factory=list)
-    """Not counted yet."""
     values: int = 0
     """That it holds."""
-    first: int = 0
-    """The number of one of the images."""
-
-    def count(self) -> None:
-        """Adds what was seen to the sketches."""
-        count(self.seen, self.sketches)
-        self.seen.clear()
-        self.values = 0
 
 
 @final
 class Workers:
     """Threads that measure parts of a batch at the same time; the sum does not depend on who measured what."""
 
-    def __init__(self, threads: int, empty: Callable[[], Sketches], before: Sketches | None, samples: int) -> None:
-        """`before` is added to what they measure; about so many samples will come."""
+    def __init__(self, threads: int, empty: Sketches, before: Sketches | None, samples: int) -> None:
+        """What they measure is added to `empty` and `before`; about so many samples will come."""
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
-        self._idle = deque(_Tally(empty()) for _ in range(threads))
-        self._total = empty()
+        self._idle = deque(_Tally() for _ in range(threads))
+        self._total = empty
+        self._locks = {name: Lock() for name in empty.tensors}
         self._adding = Lock()
         if before is not None:
             self._total.merge(before)
@@ -79,21 +71,21 @@ class Workers:
     def merged(self) -> Sketches:
         """What all have measured so far; more is added to the same object."""
         for tally in self._idle:
-            self._hand_over(tally)
+            self._count(tally)
         return self._total
 
     def _add(self, tally: _Tally, seen: Seen) -> None:
-        if self._total.group_of(seen.first) != self._total.group_of(tally.first):
-            self._hand_over(tally)
-        tally.first = seen.first
+        if tally.seen and self._total.group_of(seen.first) != self._total.group_of(tally.seen[0].first):
+            self._count(tally)
         tally.seen.append(seen)
         tally.values += seen.values
-        if tally.values > _MOST_VALUES:
-            tally.count()
+        if tally.values > _MOST_VALUES or len(tally.seen) == _MOST_RUNS:
+            self._count(tally)
 
-    def _hand_over(self, tally: _Tally) -> None:
-        tally.count()
-        if tally.sketches.images:
+    def _count(self, tally: _Tally) -> None:
+        if tally.seen:
+            count(tally.seen, self._total, self._locks, self._total.group_of(tally.seen[0].first))
             with self._adding:
-                self._total.merge_group(tally.sketches, tally.first)
-            tally.sketches.clear()
+                self._total.images += sum(len(seen.images) for seen in tally.seen)
+            tally.seen.clear()
+            tally.values = 0
