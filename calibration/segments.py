@@ -130,3 +130,39 @@ def channel_mean(arrays: Sequence[NDArray[Any]], axis: int) -> NDArray[np.float6
         total = total + array.sum(axis=others, dtype=np.float64)
         count += array.size // array.shape[axis]
     return np.asarray(total / max(count, 1), np.float64)
+
+
+@dataclass(frozen=True)
+class ChannelExtremes:
+    """(channels,) each."""
+
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+    @property
+    def middle(self) -> NDArray[np.float64]:
+        return (self.low + self.high) / 2
+
+    @property
+    def half_range(self) -> NDArray[np.float64]:
+        return (self.high - self.low) / 2
+
+
+def channel_extremes(
+    model: ModelProto, axes: Mapping[str, int], batches: Sequence[Batch], threads: int
+) -> dict[str, ChannelExtremes]:
+    """Of tensors that nodes make, by name, each with the axis of its channels: the extremes over all batches.
+
+    The batches are held: give a few.
+    """
+    stops = {name: node.name for node in model.graph.node for name in node.output if name in axes}
+    found: dict[str, ChannelExtremes] = {}
+    run = SegmentedRun(model, list(stops.values()), batches, threads)
+    for node in run.stops():
+        for tensor in set(node.output) & axes.keys():
+            arrays = [tensors[tensor] for tensors in run.live]
+            others = tuple(i for i in range(arrays[0].ndim) if i != axes[tensor] % arrays[0].ndim)
+            low = np.min([array.min(axis=others) for array in arrays], axis=0)
+            high = np.max([array.max(axis=others) for array in arrays], axis=0)
+            found[tensor] = ChannelExtremes(low.astype(np.float64), high.astype(np.float64))
+    return found

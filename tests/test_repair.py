@@ -18,7 +18,8 @@ from calibration.qdq import quantize
 from calibration.quality import compared, session_as_written
 from calibration.ranges import ranges_from_sketches
 from calibration.repairs.bias_correction import bias_corrected
-from calibration.repairs.equalization import channel_amax, equalized, is_equalizable, pairs_of, scales_of
+from calibration.repairs.channel_weights import scales_of
+from calibration.repairs.equalization import channel_amax, equalized, is_equalizable, pairs_of
 from calibration.segments import SegmentedRun
 from calibration.statistics.collect import Batch, collect
 from pipeline.process.cancellation import Cancellation
@@ -254,13 +255,13 @@ def test_a_repair_that_brings_nothing_is_left_out_and_the_graph_is_the_one_witho
 
 
 def test_repairs_are_chosen_by_name() -> None:
-    assert (
-        checked_repair("auto") == checked_repair(["bias", "rounding", "equalize"]) == ("equalize", "rounding", "bias")
-    )
+    every = ("equalize", "shift", "rounding", "bias")
+    assert checked_repair("auto") == checked_repair(["bias", "rounding", "shift", "equalize"]) == every
     assert checked_repair("none") == checked_repair([]) == ()
     with pytest.raises(ValueError, match="repair 'bia' is unknown; did you mean 'bias'"):
         checked_repair(["bia"])
     with pytest.raises(ValueError, match="repair must be a name or an array of names, found 3"):
         checked_repair(3)
-    with pytest.raises(ValueError, match="'equalize' changes the weights, and a calibration cache is used beside"):
-        check_repair_beside_caches(("equalize",), ("10.3.0",))
+    for repair in ("equalize", "shift"):
+        with pytest.raises(ValueError, match=f"'{repair}' changes the weights, and a calibration cache is used beside"):
+            check_repair_beside_caches((repair, "bias"), ("10.3.0",))

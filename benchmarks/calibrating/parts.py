@@ -45,7 +45,7 @@ def _arguments(description: str) -> argparse.Namespace:
     parser.add_argument("--tools", nargs="+", choices=tuple(TITLES), help="in time, quality and digits; else all")
     parser.add_argument("--methods", nargs="+", help="of these tools; else all")
     parser.add_argument("--images", type=int, default=64, help="that calibrate, in quality and digits (64)")
-    parser.add_argument("--evaluation-images", type=int, default=64, help="that the graphs are judged on (64)")
+    parser.add_argument("--evaluation-images", type=int, default=256, help="that the graphs are judged on (256)")
     parser.add_argument("--timed-images", type=int, nargs="+", default=[64, 256, 1024], help="in time (64 256 1024)")
     parser.add_argument("--quick", action="store_true", help="16 images in every part")
     parser.add_argument("--before", default="", help="put before each command, such as 'nice -n 10'")

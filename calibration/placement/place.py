@@ -49,6 +49,11 @@ class Placement:
         return tuple(decision.node for decision in self.decisions if decision.quantized)
 
     @property
+    def spared(self) -> Mapping[str, str]:
+        """Nodes that were to stay in float whatever the rules say, each with its reason."""
+        return {decision.node: decision.reason for decision in self.decisions if decision.rule == SPARED.name}
+
+    @property
     def rules(self) -> tuple[Rule, ...]:
         """Those that decided a node, in the order of the graph."""
         return tuple(RULES[name] for name in dict.fromkeys(decision.rule for decision in self.decisions))

@@ -15,25 +15,28 @@ what they stand between stays as it is, unless it is read by a depthwise convolu
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, numpy_helper
+from onnx import ModelProto, NodeProto
 
 from calibration.graph import Graph, attribute
 from calibration.repairs.channel_scales import is_depthwise, with_channel_scales
-from calibration.segments import SegmentedRun
+from calibration.repairs.channel_weights import (
+    BALANCED,
+    ChannelWeights,
+    is_own_constant,
+    scales_of,
+    takes_scales,
+    with_own_vectors,
+)
+from calibration.segments import channel_extremes
 from calibration.statistics.collect import Batch
 
 _ELEMENTWISE = frozenset({"Relu", "LeakyRelu", "PRelu"})
 _OVER_SPACE = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"})
-_BALANCED = 0.5
-"""The power of amax over reach: as much is left to the activation as to the weights."""
-_LARGEST = 64.0
-"""A channel is scaled by this much at most, either way: a dead one is no reason to blow up its weights."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ def is_equalizable(model: ModelProto) -> bool:
 
 
 def _with_scales_of_their_own(model: ModelProto) -> ModelProto:
+    model = with_own_vectors(model)
     return with_channel_scales(model, {name for pair in pairs_of(model) for name in pair.second})
 
 
@@ -74,7 +78,7 @@ def _pairs(graph: Graph) -> Iterator[Pair]:
         if (
             readers
             and tensor not in graph.outputs
-            and all(edge.position == 0 and _takes_scales(graph, edge.node, axis) for edge in readers)
+            and all(edge.position == 0 and takes_scales(graph, edge.node, axis) for edge in readers)
         ):
             yield Pair(node.name, tensor, axis, tuple(edge.node.name for edge in readers))
 
@@ -90,7 +94,7 @@ def _through(graph: Graph, tensor: str, equivariant: frozenset[str]) -> str:
 
 def _scalable_axis(graph: Graph, node: NodeProto) -> int | None:
     """Of the channels that a node's constants can scale."""
-    constants = all(_is_own_constant(graph, name) for name in node.input[1:] if name)
+    constants = all(is_own_constant(graph, name) for name in node.input[1:] if name)
     if node.op_type == "Conv" and constants:
         return 1
     if node.op_type == "Mul" and constants:
@@ -106,21 +110,6 @@ def _is_by_channel(graph: Graph, node: NodeProto) -> bool:
     return len(factors) > 1 and len(shape) == len(factors) + 1 and set(factors[1:]) == {1} and shape[1] == factors[0]
 
 
-def _is_own_constant(graph: Graph, name: str) -> bool:
-    """Whether scaling it changes no other node."""
-    return name in graph.initializers and len(graph.readers[name]) == 1 and name not in graph.outputs
-
-
-def _takes_scales(graph: Graph, node: NodeProto, axis: int) -> bool:
-    if len(node.input) < 2 or not _is_own_constant(graph, node.input[1]):
-        return False
-    if node.op_type == "Conv":
-        return axis == 1
-    if node.op_type == "Gemm":
-        return axis == -1 and not attribute(node, "transA", 0)
-    return node.op_type == "MatMul" and axis == -1 and len(graph.shape(node.input[1]) or ()) == 2
-
-
 def equalized(model: ModelProto, batches: Sequence[Batch], threads: int) -> ModelProto:
     """The same function in a graph of the same names, its channels scaled between each of `pairs_of` it.
 
@@ -134,101 +123,20 @@ def equalized(model: ModelProto, batches: Sequence[Batch], threads: int) -> Mode
     amax = channel_amax(model, pairs, batches, threads)
     result = ModelProto()
     result.CopyFrom(model)
-    weights = _Weights(result)
+    weights = ChannelWeights(result)
     for pair in pairs:
         free = all(is_depthwise(graph, nodes[name]) for name in pair.second)
-        weights.scale(pair, scales_of(amax[pair], weights.reach(pair), 1.0 if free else _BALANCED))
+        scales = scales_of(amax[pair], weights.reach(pair.second), 1.0 if free else BALANCED)
+        weights.scale_outputs(pair.first, scales)
+        for name in pair.second:
+            weights.scale_inputs(name, scales)
     weights.store()
     return result
-
-
-def scales_of(amax: NDArray[np.float64], reach: NDArray[np.float64], power: float) -> NDArray[np.float64]:
-    """(channels,): s_i = (amax_i / reach_i) ** power over their geometric mean; 1 for a channel that is never used."""
-    used = (amax > 0) & (reach > 0)
-    if not used.any():
-        return np.ones_like(amax)
-    scales = np.where(used, (amax / np.where(used, reach, 1.0)) ** power, 0.0)
-    middle = math.exp(float(np.log(scales[used]).mean()))
-    return np.where(used, np.clip(scales / middle, 1 / _LARGEST, _LARGEST), 1.0)
 
 
 def channel_amax(
     model: ModelProto, pairs: Sequence[Pair], batches: Sequence[Batch], threads: int
 ) -> dict[Pair, NDArray[np.float64]]:
     """(channels,) of each pair's tensor: the largest magnitude that was seen."""
-    by_node: dict[str, list[Pair]] = {}
-    graph = Graph(model)
-    for pair in pairs:
-        by_node.setdefault(graph.producer[pair.tensor].name, []).append(pair)
-    found: dict[Pair, NDArray[np.float64]] = {}
-    run = SegmentedRun(model, list(by_node), batches, threads)
-    for node in run.stops():
-        for pair in by_node[node.name]:
-            found[pair] = np.max([_amax(tensors[pair.tensor], pair.axis) for tensors in run.live], axis=0)
-    return found
-
-
-def _amax(array: NDArray[np.float32], axis: int) -> NDArray[np.float64]:
-    others = tuple(i for i in range(array.ndim) if i != axis % array.ndim)
-    return np.asarray(np.abs(array).max(axis=others).astype(np.float64), np.float64)
-
-
-class _Weights:
-    """The constants of a graph, while they are scaled in float64."""
-
-    def __init__(self, model: ModelProto) -> None:
-        self._model = model
-        self._graph = Graph(model)
-        self._nodes = {node.name: node for node in model.graph.node}
-        self._values: dict[str, NDArray[np.float64]] = {}
-
-    def reach(self, pair: Pair) -> NDArray[np.float64]:
-        """(channels,): the largest weight that each channel meets, beside the largest of its output channel."""
-        return np.asarray(
-            np.max([_reach(self._nodes[name], self._of(name, 1)) for name in pair.second], axis=0), np.float64
-        )
-
-    def scale(self, pair: Pair, scales: NDArray[np.float64]) -> None:
-        first = self._nodes[pair.first]
-        for position in range(1, len(first.input)):
-            if first.input[position]:
-                values = self._of(pair.first, position)
-                values /= scales.reshape(-1, *[1] * (values.ndim - 1))
-        for name in pair.second:
-            values = self._of(name, 1)
-            values *= _shaped(self._nodes[name], values, scales)
-
-    def store(self) -> None:
-        for tensor in self._model.graph.initializer:
-            if tensor.name in self._values:
-                tensor.CopyFrom(numpy_helper.from_array(self._values[tensor.name].astype(np.float32), tensor.name))
-
-    def _of(self, node: str, position: int) -> NDArray[np.float64]:
-        name = self._nodes[node].input[position]
-        if name not in self._values:
-            self._values[name] = self._graph.constant(name).astype(np.float64)
-        return self._values[name]
-
-
-def _by_input_channel(node: NodeProto, weight: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Magnitudes of a second layer's weight as (output channels, channels of its group)."""
-    if node.op_type == "Conv":
-        return np.asarray(np.abs(weight).reshape(weight.shape[0], weight.shape[1], -1).max(axis=2), np.float64)
-    return np.abs(weight) if node.op_type == "Gemm" and attribute(node, "transB", 0) else np.abs(weight).T
-
-
-def _reach(node: NodeProto, weight: NDArray[np.float64]) -> NDArray[np.float64]:
-    table = _by_input_channel(node, weight)
-    rows = table.max(axis=1, keepdims=True)
-    table = table / np.where(rows > 0, rows, 1.0)
-    groups = attribute(node, "group", 1) if node.op_type == "Conv" else 1
-    return np.asarray(table.reshape(groups, -1, table.shape[1]).max(axis=1).reshape(-1), np.float64)
-
-
-def _shaped(node: NodeProto, weight: NDArray[np.float64], scales: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The scales of the input channels, in the shape that multiplies the weight."""
-    if node.op_type == "Conv":
-        groups = attribute(node, "group", 1)
-        rows = np.repeat(scales.reshape(groups, -1), weight.shape[0] // groups, axis=0)
-        return rows.reshape(*rows.shape, *[1] * (weight.ndim - 2))
-    return scales[None, :] if node.op_type == "Gemm" and attribute(node, "transB", 0) else scales[:, None]
+    found = channel_extremes(model, {pair.tensor: pair.axis for pair in pairs}, batches, threads)
+    return {pair: np.maximum(-found[pair.tensor].low, found[pair.tensor].high) for pair in pairs}

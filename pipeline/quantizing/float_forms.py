@@ -26,6 +26,16 @@ class Float16:
     why_none: str | None = None
 
 
+@dataclass(frozen=True)
+class Ranged:
+    """A graph with the ranges of its tensors."""
+
+    model: onnx.ModelProto
+    ranges: Ranges
+    extremes: Ranges
+    """The exact ones, method `minmax`."""
+
+
 def float16_form(model: onnx.ModelProto, extremes: Ranges) -> Float16:
     from calibration.float16 import float16_from_float32, float32_nodes
 
@@ -39,25 +49,36 @@ def bfloat16_form(model: onnx.ModelProto) -> Float16:
 
 
 def forms_beside(
-    model: onnx.ModelProto,
+    source: Ranged,
     corrected: Mapping[str, onnx.ModelProto],
-    ranges: Ranges,
-    extremes: Ranges,
     placements: Mapping[str, Placement],
     int8: Mapping[str, onnx.ModelProto],
+    before_shift: Ranged | None,
 ) -> dict[str, Float16]:
-    from calibration.float16_rest import fp8_graph, with_float16_rest
+    """By file name; `before_shift` is what FP8 is made of where the source's channels are shifted.
+
+    Numbers with an exponent are finest around zero, where a shift takes most values from.
+    """
+    from calibration.float16_rest import with_float16_rest
     from calibration.placement.families import FAMILY
 
     found: dict[str, Float16] = {}
     for family, placement in placements.items():
         if not FAMILY[placement.family].takes_float16:
             continue
-        mixed = partial(with_float16_rest, int8[family], corrected[family], extremes)
+        mixed = partial(with_float16_rest, int8[family], corrected[family], source.extremes)
         found[f"{family}.int8+fp16.onnx"] = _or_reason(f"{family} INT8 with FP16", mixed)
-        fp8 = partial(fp8_graph, model, ranges, placement, extremes)
+        fp8 = partial(_fp8_form, before_shift or source, placement)
         found[f"{family}.fp8.onnx"] = _or_reason(f"{family} FP8", fp8)
     return found
+
+
+def _fp8_form(source: Ranged, placement: Placement) -> tuple[onnx.ModelProto, Mapping[str, str]]:
+    from calibration.float16_rest import fp8_graph
+    from calibration.placement.place import place
+
+    own = place(source.model, placement.family, placement.spared)
+    return fp8_graph(source.model, source.ranges, own, source.extremes)
 
 
 def _or_reason(what: str, made: Callable[[], tuple[onnx.ModelProto, Mapping[str, str]]]) -> Float16:

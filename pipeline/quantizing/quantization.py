@@ -15,7 +15,8 @@ from pipeline.process.cancellation import Cancellation
 from pipeline.process.progress import Progress
 from pipeline.quantizing.calibration_images import asked_for, first_of
 from pipeline.quantizing.calibration_pass import Pass, measured, taken_from
-from pipeline.quantizing.float_forms import bfloat16_form, float16_form, forms_beside
+from pipeline.quantizing.float_forms import Ranged, bfloat16_form, float16_form, forms_beside
+from pipeline.quantizing.measured import Measured
 from pipeline.quantizing.quantized import BFLOAT16, Quantized
 from pipeline.quantizing.repair import Repairs
 from pipeline.quantizing.repair_metric import RepairJudge
@@ -49,9 +50,6 @@ def quantized(
 
     Raises DataRejected for poisoned images, NotAcceptable for a graph that cannot be quantized.
     """
-    from calibration.statistics.collect import collect
-    from calibration.statistics.origin import graph_digest
-
     with quantization_errors_explained(graph.name):
         model = prepared_graph(graph)
         data = asked_for(data, settings.images, "--images")
@@ -63,15 +61,20 @@ def quantized(
             sketches = taken_from(sketches_of_shards, model, data, wanted)
         else:
             sketches = measured(model, data, wanted, progress, cancellation)
-        data, origin = first_of(data, sketches.images), sketches.origin
+        data = first_of(data, sketches.images)
         repairs = Repairs(model, data, settings, judge) if settings.repair else None
-        if repairs and "equalize" in settings.repair and (equalized := repairs.equalized(model)) is not None:
-            model, sketches = (
-                equalized,
-                collect(equalized, data.batches(), threads=settings.threads, channels=settings.channel_extremes),
-            )
-            sketches.origin = origin and replace(origin, graph=graph_digest(model))
-        return _quantized(model, sketches, settings, repairs, data)
+        return _quantized(_moved(Measured(model, sketches), settings, repairs, data), settings, repairs, data)
+
+
+def _moved(found: Measured, settings: QuantizationSettings, repairs: Repairs | None, data: CalibrationData) -> Measured:
+    """With what equalization and shifts make of its channels, where they are asked for and gain, measured again."""
+    if repairs is None:
+        return found
+    if "equalize" in settings.repair and (equalized := repairs.equalized(found.model)) is not None:
+        found = found.over(equalized, data, settings)
+    if "shift" in settings.repair and (shifted := repairs.shifted(found.model)) is not None:
+        found = replace(found.over(shifted, data, settings), before_shift=found)
+    return found
 
 
 def quantized_from_sketches(graph: Path, sketches: Sequence[Path], settings: QuantizationSettings) -> Quantized:
@@ -83,12 +86,11 @@ def quantized_from_sketches(graph: Path, sketches: Sequence[Path], settings: Qua
 
     with quantization_errors_explained(graph.name):
         model = prepared_graph(graph)
-        return _quantized(model, merged_shards(sketches, graph_digest(model)), settings, None, None)
+        return _quantized(Measured(model, merged_shards(sketches, graph_digest(model))), settings, None, None)
 
 
 def _quantized(
-    model: onnx.ModelProto,
-    sketches: Sketches,
+    found: Measured,
     settings: QuantizationSettings,
     repairs: Repairs | None,
     data: CalibrationData | None,
@@ -97,6 +99,7 @@ def _quantized(
     from calibration.qdq import quantize
     from calibration.ranges import ranges_from_sketches
 
+    model, sketches = found.model, found.sketches
     every = {family: place(model, resolved_family(family)) for family in settings.families}
     placements = {family: each for family, each in every.items() if not each.is_float}
     ranges = _ranges(model, sketches, list(placements.values()), data, settings)
@@ -114,11 +117,33 @@ def _quantized(
     # Half precision must hold every value that was seen, whatever the INT8 method cuts off.
     extremes = ranges_from_sketches(sketches, "minmax")
     float16 = float16_form(model, extremes)
-    beside = forms_beside(model, models, ranges, extremes, placements, int8)
+    before_shift = None if found.before_shift is None else _ranged(found.before_shift, data, settings)
+    beside = forms_beside(Ranged(model, ranges, extremes), models, placements, int8, before_shift)
     if settings.bf16:
         beside[BFLOAT16] = bfloat16_form(model)
-    trials = tuple(repairs.trials) if repairs else ()
-    return Quantized(sketches, ranges, int8, float16, every, model, beside, trials, settings.weights, roundings)
+    return Quantized(
+        sketches,
+        ranges,
+        int8,
+        float16,
+        every,
+        model,
+        beside,
+        tuple(repairs.trials) if repairs else (),
+        settings.weights,
+        roundings,
+        tuple(repairs.untried) if repairs else (),
+        before_shift,
+    )
+
+
+def _ranged(found: Measured, data: CalibrationData | None, settings: QuantizationSettings) -> Ranged:
+    from calibration.placement.place import place
+    from calibration.ranges import ranges_from_sketches
+
+    placements = [place(found.model, resolved_family(family)) for family in settings.families]
+    ranges = _ranges(found.model, found.sketches, placements, data, settings)
+    return Ranged(found.model, ranges, ranges_from_sketches(found.sketches, "minmax"))
 
 
 def _ranges(
@@ -151,9 +176,9 @@ def with_placements(result: Quantized, changed: Mapping[str, tuple[Placement, on
 
     placements = {family: placement for family, (placement, _) in changed.items()}
     int8 = {family: graph for family, (_, graph) in changed.items()}
-    extremes = ranges_from_sketches(result.sketches, "minmax")
+    source = Ranged(result.measured, result.ranges, ranges_from_sketches(result.sketches, "minmax"))
     plain = dict.fromkeys(changed, result.measured)
-    beside = forms_beside(result.measured, plain, result.ranges, extremes, placements, int8)
+    beside = forms_beside(source, plain, placements, int8, result.before_shift)
     return replace(
         result,
         placements={**result.placements, **placements},

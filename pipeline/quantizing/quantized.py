@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pipeline.quantizing.calibration_notes import confidence_notes, images_notes, value_notes
-from pipeline.quantizing.float_forms import Float16
+from pipeline.quantizing.float_forms import Float16, Ranged
 from pipeline.quantizing.repair import Trial
 from pipeline.reporting.result import Finding
 
@@ -50,6 +50,10 @@ class Quantized:
     """What the scale of a weight's output channel comes from."""
     roundings: Mapping[str, Roundings] = field(default_factory=dict)
     """By family, where they were kept: its weights' integers."""
+    untried_repairs: tuple[str, ...] = ()
+    """Repairs that were asked for and are not for these families, in words."""
+    before_shift: Ranged | None = None
+    """What FP8 is made of, where the channels of the measured graph are shifted."""
 
     @cached_property
     def evidence(self) -> Evidence:
@@ -89,6 +93,7 @@ class Quantized:
         """What a person must know of it."""
         yield from (finding.message for finding in self.findings(modules))
         yield from (trial.in_words() for trial in self.repairs)
+        yield from self.untried_repairs
         for family, placement in self.placements.items():
             if placement.speed is not None and not placement.is_float and placement.speed.products:
                 yield f"{family}: {placement.speed.in_words()}"

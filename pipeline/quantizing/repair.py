@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, final
 from calibration.errors import CalibrationError
 from pipeline.quantizing.evaluation import finite_db
 from pipeline.quantizing.repair_metric import MetricChange, RepairJudge
-from pipeline.quantizing.settings import BEST, CalibrationData, QuantizationSettings, resolved_family
+from pipeline.quantizing.settings import BEST, CalibrationData, QuantizationSettings, Repair, resolved_family
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -87,6 +87,10 @@ class Repairs:
         from calibration.quality import FloatReference
 
         self.trials: list[Trial] = []
+        self.untried: list[str] = []
+        """What was asked for and is not for these families, in words."""
+        self._as_it_is: tuple[ModelProto, Mapping[str, ModelProto]] | None = None
+        """The model that all families share by now, and its graphs."""
         self._judge = judge
         self._settings = settings
         self._made_from, judged = _halves(data.first(HELD_SAMPLES))
@@ -98,18 +102,43 @@ class Repairs:
 
         if not is_equalizable(model):
             return None
-        found = equalized(model, self._made_from, self._settings.threads)
+        return self._where_it_gains("equalize", model, equalized(model, self._made_from, self._settings.threads))
+
+    def shifted(self, model: ModelProto) -> ModelProto | None:
+        """The model with its channels in the middle of the grid, where that brings something; else None.
+
+        Grids with a zero-point need no shift, and their runtimes would pay for the nodes that it may add: where one of
+        the families has them it is not tried, which `untried` says.
+        """
+        from calibration.repairs.shifting import is_shiftable, shifted
+
+        if unfit := [family for family in self._settings.families if not _takes_shift(family)]:
+            self.untried.append(
+                f"repair shift: not tried, because it is for TensorRT's grids without zero-point, and the graph is for "
+                f"{unfit[0]} too; calibrate the families apart"
+            )
+            return None
+        products = _products_of_all(model, self._settings.families)
+        if not is_shiftable(model, products):
+            return None
+        return self._where_it_gains("shift", model, shifted(model, products, self._made_from, self._settings.threads))
+
+    def _where_it_gains(self, repair: Repair, model: ModelProto, found: ModelProto) -> ModelProto | None:
+        """A model that all families share, where it is the same function and brings something over all of them."""
         same = self._reference.quality_of(found).sqnr_db
         if same < SAME_FUNCTION_DB:
             raise CalibrationError(
-                f"equalization changes what the float graph answers (SQNR {same:.1f} dB beside it); leave it out"
+                f"repair '{repair}' changes what the float graph answers (SQNR {same:.1f} dB beside it); leave it out"
             )
-        before, after = self._by_family(model), self._by_family(found)
+        before = self._as_it_is[1] if self._as_it_is and self._as_it_is[0] is model else self._by_family(model)
         if not before:  # all families stay in float
             return None
-        tried = [self._tried("equalize", family, before[family], after[family]) for family in before]
+        after = self._by_family(found)
+        tried = [self._tried(repair, family, before[family], after[family]) for family in before]
         self.trials += decided_together(tried)
-        return found if self.trials[-1].kept else None
+        kept = self.trials[-1].kept
+        self._as_it_is = (found, after) if kept else (model, before)
+        return found if kept else None
 
     def rounded(
         self,
@@ -144,10 +173,7 @@ class Repairs:
         roundings: Roundings,
     ) -> tuple[ModelProto, ModelProto]:
         """The model with corrected biases and its quantized graph, where that brings something; else both as given."""
-        from calibration.repairs.bias_correction import bias_corrected
-
-        nodes = [weight.node for weight in placement.weights]
-        corrected = bias_corrected(model, quantized, nodes, self._made_from, self._settings.threads)
+        corrected = self._corrected(model, placement, quantized)
         found = self._quantized(corrected, ranges, family, roundings)
         return (corrected, found) if self._gains("bias", family, quantized, found) else (model, quantized)
 
@@ -166,7 +192,10 @@ class Repairs:
         return Trial(repair, family, found, repaired, repaired.sqnr_db - found.sqnr_db >= LEAST_GAIN_DB, change)
 
     def _by_family(self, model: ModelProto) -> Mapping[str, ModelProto]:
-        """With ranges from the held samples: a whole pass is for the graph that is kept."""
+        """With ranges from the held samples: a whole pass is for the graph that is kept.
+
+        With corrected biases where they are asked for, as a shift leaves the weights a mean to be wrong about.
+        """
         from calibration.placement.place import place
         from calibration.ranges import ranges_from_sketches
         from calibration.statistics.collect import collect
@@ -174,11 +203,21 @@ class Repairs:
         sketches = collect(model, self._made_from, threads=self._settings.threads)
         method = self._settings.method if self._settings.method != BEST else "mse"
         ranges = ranges_from_sketches(sketches, method)
-        return {
-            family: self._quantized(model, ranges, family, {})
-            for family in self._settings.families
-            if not place(model, resolved_family(family)).is_float
-        }
+        found = {}
+        for family in self._settings.families:
+            placement = place(model, resolved_family(family))
+            if not placement.is_float:
+                found[family] = self._quantized(model, ranges, family, {})
+                if "bias" in self._settings.repair:
+                    corrected = self._corrected(model, placement, found[family])
+                    found[family] = self._quantized(corrected, ranges, family, {})
+        return found
+
+    def _corrected(self, model: ModelProto, placement: Placement, quantized: ModelProto) -> ModelProto:
+        from calibration.repairs.bias_correction import bias_corrected
+
+        nodes = [weight.node for weight in placement.weights]
+        return bias_corrected(model, quantized, nodes, self._made_from, self._settings.threads)
 
     def _quantized(self, model: ModelProto, ranges: Ranges, family: str, roundings: Roundings) -> ModelProto:
         from calibration.placement.place import place
@@ -197,6 +236,20 @@ def decided_together(tried: Sequence[Trial]) -> list[Trial]:
     gains = [trial.gain_db for trial in tried]
     kept = sum(gains) / len(gains) >= LEAST_GAIN_DB and min(gains) > -LEAST_GAIN_DB
     return [replace(trial, kept=kept) for trial in tried]
+
+
+def _takes_shift(family: str) -> bool:
+    from calibration.placement.families import FAMILY
+
+    return FAMILY[resolved_family(family)].rules == "tensorrt"
+
+
+def _products_of_all(model: ModelProto, families: Sequence[str]) -> frozenset[str]:
+    """Nodes that each family runs in INT8."""
+    from calibration.placement.place import place
+
+    placed = [frozenset(place(model, resolved_family(family)).quantized_nodes) for family in families]
+    return frozenset.intersection(*placed)
 
 
 def _halves(batches: list[Batch]) -> tuple[list[Batch], list[Batch]]:

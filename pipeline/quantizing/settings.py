@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 BEST = "best"
 """In place of a method's name: of each tensor the one that does the least harm where it is read."""
-Repair = Literal["equalize", "rounding", "bias"]
+Repair = Literal["equalize", "shift", "rounding", "bias"]
 REPAIRS: tuple[Repair, ...] = get_args(Repair)
 """In the order in which they are tried."""
 DEFAULT_METHOD = "percentile"
 """Of the benchmark's networks and both kinds of grid nowhere far from the best; entropy loses 4 to 10 dB on three."""
 DEFAULT_REPAIR: tuple[Repair, ...] = ("rounding", "bias")
-"""They cost a few forward passes over a few samples; equalization may cost a second calibration pass."""
+"""They cost a few forward passes over a few samples; equalization and shifts may cost a second calibration pass."""
 
 
 Images = Literal["all", "auto"] | int
@@ -137,9 +137,10 @@ def checked_weights(weights: Any) -> WeightMethod:
 
 def check_repair_beside_caches(repair: Sequence[str], cache_versions: Sequence[str]) -> None:
     """Raises ValueError where a cache would be used beside a graph that it is not of."""
-    if "equalize" in repair and cache_versions:
+    moved = next((each for each in ("equalize", "shift") if each in repair), None)
+    if moved is not None and cache_versions:
         raise ValueError(
-            "repair 'equalize' changes the weights, and a calibration cache is used beside the graph as it was "
+            f"repair '{moved}' changes the weights, and a calibration cache is used beside the graph as it was "
             "exported; leave one of them out"
         )
 
