@@ -16,6 +16,8 @@ from own_graph import network, samples, saved, shown
 from rich.console import Console
 from spiked_network import SPIKED, spiked, spiked_samples
 
+from calibration.placement.layer_times import estimated_times_us
+from calibration.prepare import prepared
 from calibration.quality import session_as_written
 from pipeline.commands.outcome import Outcome
 from pipeline.commands.quantize import quantize
@@ -356,3 +358,45 @@ def test_a_signal_ends_the_judging_between_two_batches(folder: Path) -> None:
     cancellation._signal = 15
     with pytest.raises(EdgestillError, match="cancelled; run the same command again to resume"):
         ran(folder, budget=Budget(max_drop=2), cancellation=cancellation)
+
+
+def test_the_time_that_stays_in_float_is_estimated_for_a_cpu_and_said_to_be(folder: Path) -> None:
+    outcome = ran(folder, sensitivity, family="cpu-avx2", sensitivity="worst", repair=("none",))
+    found = found_in(outcome, "cpu-avx2")
+    in_int8 = {each["node"] for each in found["layers"]}
+    model = prepared(spiked())
+    nodes = [node.name for node in model.graph.node if node.op_type in ("Conv", "Gemm")]
+    times = estimated_times_us(model, "cpu-avx2", nodes)
+    assert times is not None
+    in_float_ms = sum(times[node][0] for node in nodes if node not in in_int8) / 1e3
+    layers_ms = in_float_ms + sum(times[node][1] for node in in_int8) / 1e3
+    assert found["placed"]["time_in_float"] == {
+        "basis": "estimated",
+        "share": pytest.approx(in_float_ms / layers_ms),
+        "float_ms": pytest.approx(in_float_ms),
+        "layers_ms": pytest.approx(layers_ms),
+    }
+    assert 0 < in_float_ms < layers_ms  # the head stays in float
+    (note,) = [each for each in outcome.document["notes"] if "of the multiply-adds in INT8; layers in float" in each]
+    assert note.endswith(f"take an estimated {in_float_ms / layers_ms:.1%} of the time of all layers")
+
+
+def test_the_time_that_stays_in_float_is_the_users_own_where_latencies_are_given_and_unknown_else(folder: Path) -> None:
+    unknown = found_in(ran(folder, sensitivity, sensitivity="worst", repair=("none",)))
+    assert unknown["placed"] == {"int8_share": unknown["int8_share"], "time_in_float": None}
+    nodes = [node.name for node in spiked().graph.node if node.op_type in ("Conv", "Gemm")]
+    measured = {node: {"float_ms": 1.0, "int8_ms": 0.5} for node in nodes}
+    (folder / "latencies.json").write_text(json.dumps({"tensorrt": measured}))
+    budget = Budget(max_drop=2, latencies=str(folder / "latencies.json"))
+    found = found_in(ran(folder, budget=budget, repair=("none",), other="labelled.npz"))
+    chosen = found["budget"]["trials"][found["budget"]["chosen"]]
+    in_float = len(chosen["spared"]) + len(nodes) - len(found["layers"])
+    placed_ms = in_float + 0.5 * (len(nodes) - in_float)
+    assert SPIKED in chosen["spared"]
+    assert found["placed"]["time_in_float"] == {
+        "basis": "measured",
+        "share": pytest.approx(in_float / placed_ms),
+        "float_ms": in_float,
+        "layers_ms": placed_ms,
+    }
+    assert found["placed"]["int8_share"] == chosen["int8_share"] < found["int8_share"]

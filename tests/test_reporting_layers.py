@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from sample_reports import bare_report, sample_report, words
 
 from pipeline.artifact import Graphs
-from pipeline.quantizing.judged import budget_gates, layers_of
+from pipeline.quantizing.judged import budget_gates, layers_of, repairs_of
 from pipeline.reporting import layers
 from pipeline.reporting.document import document_from_report, schema_errors
 from pipeline.reporting.html import html_from_report
 from pipeline.reporting.markdown import markdown_from_report
+from pipeline.reporting.terminal import summary_from_report
 
 DROP = {"value": 0.5, "low": -0.5, "high": 1.5, "n": 180, "confidence": 0.95}
 
@@ -39,7 +42,7 @@ def layer(number: int, spared: bool = False, judged: bool = True) -> dict[str, A
     }
 
 
-def sensitivity(folder: Path, count: int = 3, **budget: Any) -> Graphs:
+def sensitivity(folder: Path, count: int = 3, basis: str = "estimated", **budget: Any) -> Graphs:
     """The artifact of a calibration that looked at `count` layers."""
     trials = [
         {"spared": [], "int8_share": 0.99, "within": False, **evaluation(28.0, {**DROP, "value": 2.0, "high": 3.0})},
@@ -52,6 +55,10 @@ def sensitivity(folder: Path, count: int = 3, **budget: Any) -> Graphs:
         "budget": budget or None,
         "families": {
             "cpu": {
+                "placed": {
+                    "int8_share": 0.8,
+                    "time_in_float": {"basis": basis, "share": 0.375, "float_ms": 0.3, "layers_ms": 0.8},
+                },
                 "layers": [layer(number, spared=number == 2 and bool(budget)) for number in range(count)],
                 "budget": {"met": True, "why": "80.0%; inconclusive: 180 samples", "chosen": 1, "trials": trials}
                 if budget
@@ -133,3 +140,49 @@ def test_more_layers_than_a_page_holds_are_counted(tmp_path: Path) -> None:
 def test_a_budget_is_a_gate(tmp_path: Path, budget: dict[str, Any], expected: list[tuple[Any, ...]]) -> None:
     found = budget_gates(sensitivity(tmp_path, **budget))
     assert [(gate.name, gate.value, gate.state, gate.detail) for gate in found] == expected
+
+
+def test_the_report_says_how_much_of_the_layers_time_stays_in_float_and_how_it_knows(tmp_path: Path) -> None:
+    report = sample_report(layers=layers_of(sensitivity(tmp_path)))
+    told = (
+        "80.0% of the multiply-adds in INT8. Layers in float take an estimated 37.5% of the time of all layers "
+        "(0.300 of 0.800 ms; one sample, one thread, from costs per operator, without Q, DQ and what stands between "
+        "layers)."
+    )
+    stream = io.StringIO()
+    Console(file=stream, width=400).print(summary_from_report(report))
+    for shown in (words(html_from_report(report)), markdown_from_report(report), stream.getvalue()):
+        assert told in shown
+    document = document_from_report(report)
+    assert schema_errors(document) == []
+    assert document["layers"][0]["time_in_float"]["basis"] == "estimated"
+    measured = sample_report(layers=layers_of(sensitivity(tmp_path, basis="measured")))
+    assert "Layers in float take 37.5% of the measured time of all layers (0.300 of 0.800 ms)." in markdown_from_report(
+        measured
+    )
+    unknown = measured.layers[0].model_copy(update={"time_in_float": None})
+    assert layers.placed(unknown) == "80.0% of the multiply-adds in INT8."
+
+
+def test_the_report_shows_what_each_repair_brought_and_what_decided(tmp_path: Path) -> None:
+    metric = {"name": "accuracy", "judged_on": "validation split", "samples": 256, "of_samples": 1000}
+    changed = {
+        "before": 0.978,
+        "after": 0.95,
+        "gain_points": {"value": -2.8, "low": -4.1, "high": -1.5},
+        "confidence": 0.95,
+    }
+    tried = {"repair": "bias", "family": "cpu", "samples": 32, "sqnr_db": {"before": 30.0, "after": 31.25}}
+    first = {**tried, "metric": {**metric, **changed}, "decided_by": "metric", "kept": False}
+    second = {**tried, "repair": "rounding", "metric": None, "decided_by": "output error", "kept": True}
+    (tmp_path / "placement.json").write_text(json.dumps({"repairs": [first, second]}))
+    report = sample_report(repairs=tuple(repairs_of(Graphs(tmp_path))))
+    document = document_from_report(report)
+    assert schema_errors(document) == []
+    assert document["repairs"][0]["metric"]["gain_points"]["low"] == -4.1
+    for shown in (words(html_from_report(report)), markdown_from_report(report)):
+        assert "97.8% → 95.0%" in shown
+        assert "-2.80 points [-4.10, -1.50], validation split, 256 of 1,000 samples" in shown
+        assert "30.0 → 31.2 dB" in shown
+        assert "left out" in shown
+    assert "Repairs" not in words(html_from_report(sample_report()))

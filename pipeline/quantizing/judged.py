@@ -7,7 +7,15 @@ from typing import Any
 
 from pipeline.artifact import SENSITIVITY, Graphs
 from pipeline.quantizing.budget import Budget
-from pipeline.reporting.layers_result import FamilyLayers, LayerResult, PlacementResult
+from pipeline.quantizing.quantized import PLACEMENT
+from pipeline.reporting.layers_result import (
+    FamilyLayers,
+    FloatTimeResult,
+    LayerResult,
+    MetricChangeResult,
+    PlacementResult,
+    RepairResult,
+)
 from pipeline.reporting.model import Estimate
 from pipeline.reporting.result import GateResult
 
@@ -68,7 +76,36 @@ def _families(graphs: Graphs) -> Iterator[FamilyLayers]:
             met=None if chosen is None else chosen["met"],
             outcome="" if chosen is None else chosen["why"],
             placements=() if chosen is None else tuple(_placements(chosen)),
+            int8_share=found["placed"]["int8_share"],
+            time_in_float=_time_in_float(found["placed"]["time_in_float"]),
         )
+
+
+def repairs_of(graphs: Graphs) -> Iterator[RepairResult]:
+    """What was tried on the graphs, in order."""
+    for found in graphs.json(PLACEMENT)["repairs"]:
+        yield RepairResult(
+            repair=found["repair"],
+            family=found["family"],
+            samples=found["samples"],
+            sqnr_db_before=found["sqnr_db"]["before"],
+            sqnr_db_after=found["sqnr_db"]["after"],
+            metric=_metric_change(found["metric"]),
+            decided_by=found["decided_by"],
+            kept=found["kept"],
+        )
+
+
+def _metric_change(found: Mapping[str, Any] | None) -> MetricChangeResult | None:
+    if found is None:
+        return None
+    gain = Estimate(**found["gain_points"], n=found["samples"], confidence=found["confidence"])
+    taken = {name: found[name] for name in ("judged_on", "of_samples", "before", "after")}
+    return MetricChangeResult(metric=found["name"], gain_points=gain, **taken)
+
+
+def _time_in_float(found: Mapping[str, Any] | None) -> FloatTimeResult | None:
+    return None if found is None else FloatTimeResult(**found)
 
 
 def _layer(found: Mapping[str, Any], range_of_input: Mapping[str, Any]) -> LayerResult:

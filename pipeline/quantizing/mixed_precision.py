@@ -12,10 +12,12 @@ from pipeline.process.cancellation import Cancellation
 from pipeline.process.progress import Progress
 from pipeline.quantizing.budget import POINTS, Budget, Choice, Latencies, Trial, searched
 from pipeline.quantizing.evaluation import Evaluation, Remembered
+from pipeline.quantizing.float_time import FloatTime, float_time
 from pipeline.quantizing.layer_costs import (
     Judge,
     LayerCosts,
     Sensitivity,
+    Spared,
     Subject,
     Unit,
     exact_costs,
@@ -62,6 +64,18 @@ class FamilyFound:
     metric: str | None
     samples: int
     choice: Choice | None
+    float_time: FloatTime | None = None
+    """Of the placement that is kept, where times are known."""
+
+    @property
+    def spared(self) -> Spared:
+        """Layers that stay in float for the budget."""
+        return frozenset() if self.choice is None else self.choice.chosen.spared
+
+    @property
+    def int8_share(self) -> float:
+        """Of the multiply-adds, as the layers are placed."""
+        return self.subject.share(self.spared)
 
 
 def judged(
@@ -119,7 +133,9 @@ def _of_family(
     if judging.budget is not None:
         latencies = judging.latencies.get(subject.family)
         choice = searched(subject, judge, costs, judging.budget, latencies, progress)
-    return FamilyFound(subject, costs, judge.metric, judging.data.samples, choice)
+    spared = frozenset() if choice is None else choice.chosen.spared
+    time = float_time(subject, spared, judging.latencies.get(subject.family))
+    return FamilyFound(subject, costs, judge.metric, judging.data.samples, choice, time)
 
 
 def notes(found: Mapping[str, FamilyFound], judging: Judging) -> Iterator[str]:
@@ -127,6 +143,8 @@ def notes(found: Mapping[str, FamilyFound], judging: Judging) -> Iterator[str]:
     for family, each in found.items():
         if each.costs.whole is not None:
             yield f"{family}: all in INT8 gives {in_words(each.costs.whole, each.metric)} ({each.samples} samples)"
+        if each.float_time is not None:
+            yield f"{family}: {each.int8_share:.1%} of the multiply-adds in INT8; {each.float_time.in_words()}"
         if each.choice is None:
             continue
         spared = len(each.choice.chosen.spared)
@@ -156,6 +174,10 @@ def _family(found: FamilyFound) -> dict[str, Any]:
         "whole": _evaluation(found.costs.whole),
         "float_metric": _float_metric(found.costs.whole),
         "int8_share": found.subject.share(frozenset()),
+        "placed": {
+            "int8_share": found.int8_share,
+            "time_in_float": None if found.float_time is None else found.float_time.to_json(),
+        },
         "layers": [_layer(layer, found) for layer in found.subject.candidates],
         "groups": [{"name": name, "layers": list(unit), **_costs(unit, found.costs)} for name, unit in blocks],
         "budget": None if found.choice is None else _choice(found.choice),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -53,6 +53,44 @@ class PlacementResult(Result):
     chosen: bool = False
 
 
+class FloatTimeResult(Result):
+    """How much of the time of all convolutions and products those take that stay in float."""
+
+    basis: Literal["estimated", "measured"]
+    """`estimated`: of one sample on one thread, from costs per operator; no Q, DQ or operator between layers in it."""
+    share: Annotated[float, Field(ge=0, le=1)]
+    float_ms: Annotated[float, Field(ge=0)]
+    layers_ms: Annotated[float, Field(ge=0)]
+
+
+class MetricChangeResult(Result):
+    """Of the task's metric, by a repair."""
+
+    metric: str
+    judged_on: str
+    of_samples: Count
+    """How many there are; the interval says how many were taken."""
+    before: float
+    after: float
+    gain_points: Estimate
+    """Paired over the samples."""
+
+
+class RepairResult(Result):
+    """What one repair brought to one family's graph."""
+
+    repair: str
+    family: str
+    samples: Count
+    """Of the calibration, that SQNR and agreement are of."""
+    sqnr_db_before: float
+    sqnr_db_after: float
+    metric: MetricChangeResult | None = None
+    """None where there were no labels."""
+    decided_by: Literal["output error", "metric"]
+    kept: bool
+
+
 class FamilyLayers(Result):
     """What each layer costs in one placement family."""
 
@@ -66,3 +104,7 @@ class FamilyLayers(Result):
     met: bool | None = None
     outcome: str = ""
     placements: tuple[PlacementResult, ...] = ()
+    int8_share: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Of the multiply-adds, as the layers are placed."""
+    time_in_float: FloatTimeResult | None = None
+    """None where no time is known."""

@@ -67,10 +67,13 @@ def _search(report: Report) -> Iterator[str]:
 def _layers(report: Report) -> Iterator[str]:
     for family in layers.families(report):
         yield f"**{_escaped(family.family)}** ({_escaped(family.judged_on)}, {family.samples} samples)"
+        yield _escaped(layers.placed(family))
         yield _escaped(layers.sentence(family))
         yield _table(layers.placements_table(family))
         yield _table(layers.layers_table(family))
         yield layers.left_out(family)
+    if report.repairs:
+        yield _table(layers.repairs_table(report))
 
 
 def _joined(blocks: Iterator[str]) -> str:

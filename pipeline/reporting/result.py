@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, JsonValue, model_validator
 
 from pipeline.reporting.audit_result import AuditSummary
-from pipeline.reporting.layers_result import FamilyLayers
+from pipeline.reporting.layers_result import FamilyLayers, RepairResult
 from pipeline.reporting.model import Count, Estimate, NonNegative, PositiveCount, Result
 
 Verdict = Literal["ship", "do_not_ship", "inconclusive"]
@@ -224,6 +224,7 @@ class Report(Result):
     curves: tuple[Curve, ...] = ()
     search: Search | None = None
     layers: tuple[FamilyLayers, ...] = ()
+    repairs: tuple[RepairResult, ...] = ()
     stages: tuple[StageResult, ...] = ()
     versions: dict[str, str] = Field(default_factory=dict)
     machine: dict[str, JsonValue] = Field(default_factory=dict)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.reporting import formats, search, summary, tables, training
+from pipeline.reporting import formats, layers, search, summary, tables, training
 from pipeline.reporting.result import EngineResult, Report
 
 if TYPE_CHECKING:
@@ -42,6 +42,10 @@ def _parts(report: Report, html: Path | None) -> Iterator[RenderableType | None]
     yield _chain(report)
     yield _training(report)
     yield _engines(report)
+    if placed := [
+        f"{family.family}: {layers.placed(family)}" for family in layers.families(report) if family.int8_share
+    ]:
+        yield Text("\n".join(placed), style="dim")
     if sentences := summary.unmeasured(report):
         yield Text("\n".join(sentences), style="dim")
     yield _gates(report)

@@ -22,7 +22,7 @@ from pipeline.artifact import (
 )
 from pipeline.context import Context
 from pipeline.files.manifest import read_manifest
-from pipeline.quantizing.judged import budget_gates, layers_of
+from pipeline.quantizing.judged import budget_gates, layers_of, repairs_of
 from pipeline.reporting.result import Finding, Report, StageResult
 from pipeline.reporting.verdict import verdict_from_gates
 from pipeline.results.chain import chain
@@ -95,6 +95,7 @@ class WriteReport(Stage):
             curves=(*curves(inputs[Teacher]), *curves(inputs[Student])),
             search=search,
             layers=layers_of(inputs[Graphs]),
+            repairs=tuple(repairs_of(inputs[Graphs])),
             stages=tuple(
                 StageResult(
                     name=each.stage, key=each.key, seconds=each.seconds, peak_memory_bytes=each.peak_memory_bytes
