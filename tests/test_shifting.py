@@ -21,7 +21,7 @@ from calibration.qdq import quantize
 from calibration.quality import compared
 from calibration.ranges import ranges_from_sketches
 from calibration.repairs.bias_correction import bias_corrected
-from calibration.repairs.shift_sites import Site, Stream, sites_of
+from calibration.repairs.shift_sites import ACTIVATIONS, RELUS, Site, Stream, sites_of
 from calibration.repairs.shifting import is_shiftable, shifted
 from calibration.statistics.collect import Batch, collect
 from engines.audit import summarize
@@ -172,8 +172,21 @@ def test_tensorrt_rtx_builds_as_many_kernels_with_a_shift_as_without(tmp_path: P
         layers = RTX.build(tmp_path / "model.onnx", "int8", TARGET, tmp_path / "model.plan").layers
         return len(layers), summarize(layers).int8
 
-    model = inverted_residuals(width=32)
-    assert kernels(moved(model)) == kernels(model)
+    for activation in ("HardSwish", "Relu"):
+        model = inverted_residuals(activation, width=32)
+        found = shifted(model, products_of(model), batches_for(model), 1, ACTIVATIONS | RELUS)
+        assert len(found.graph.node) == len(model.graph.node) + 8
+        assert kernels(found) == kernels(model)
+
+
+def test_behind_a_relu_it_is_put_for_tensorrt_rtx_alone(tmp_path: Path) -> None:
+    def relus() -> ModelProto:
+        return inverted_residuals("Relu")
+
+    for families, nodes in ((("tensorrt-rtx",), 8), (("tensorrt-rtx", "tensorrt"), 0)):
+        found = calibrated(tmp_path, *families, build=relus)
+        assert found.repairs[0].kept
+        assert len(found.measured.graph.node) == len(relus().graph.node) + nodes
 
 
 def calibrated(folder: Path, *families: str, build: Callable[[], ModelProto] = inverted_residuals) -> Quantized:

@@ -12,7 +12,7 @@ from benchmarks.calibrating.tools import FAMILIES, OURS, TOOLS, Tool
 from benchmarks.tables import decibels, percent, table
 
 NETWORKS = ("mobilenet-v3", "efficientnet-b0")
-FAMILY, METHOD = "tensorrt", "percentile"
+FAMILY, PEERS_FAMILY, METHOD = "tensorrt-rtx", "tensorrt", "percentile"
 LEAST_DB = (12.5, 16, 20, 25)
 AHEAD_DB = 2.0
 """That ours should be over the best peer at the peer's share."""
@@ -27,13 +27,13 @@ PEERS = tuple(tool for tool in TOOLS if tool.name != OURS)
 def curve_tables(
     cells: Cells, subjects: list[Subject], images: int, evaluation_images: int, model_optimizer: Path | None
 ) -> Iterator[str]:
-    """Of the TensorRT family: everything in INT8, then layers left in float until a least SQNR holds."""
-    yield "\n### SQNR against the share of multiply-adds in INT8, tensorrt\n"
+    """Of TensorRT-RTX: everything in INT8, then layers left in float until a least SQNR holds."""
+    yield "\n### SQNR against the share of multiply-adds in INT8, tensorrt-rtx\n"
     rows: list[tuple[str, ...]] = []
     for subject in subjects:
         found = list(quality(cells, subject, images, evaluation_images, model_optimizer, (WHOLE, *POINTS, *PEERS)))
         ours = [each for each in found if each.tool.name == OURS and each.scheme == FAMILY]
-        peers = [each for each in found if each.tool.name != OURS and each.scheme in FAMILIES[FAMILY]]
+        peers = [each for each in found if each.tool.name != OURS and each.scheme in FAMILIES[PEERS_FAMILY]]
         for each in sorted(ours, key=_share, reverse=True):
             rows.append((subject.title, each.tool.title, *_figures(each)))
         peer = max(peers, key=_db, default=None)

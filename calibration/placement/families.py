@@ -25,6 +25,9 @@ class Family:
     """A symmetric scale is amax / levels."""
     takes_float16: bool = False
     """Whether half precision beside the 8-bit products pays, and FP8 in their place."""
+    requantizes_apart: bool = False
+    """Whether a kernel of its own makes 8 bits of a product's result, also behind a Relu: what stands there costs no
+    kernel more."""
     quantizes_downsampled_skip: bool = True
     """Whether the convolution on a skip gets a Q of its own before the residual add reads it; the rules `cpu` give one
     to every convolution."""
@@ -75,6 +78,7 @@ FAMILY: dict[str, Family] = {
             weight_limit=127,
             int32_bias=False,  # TensorRT refuses an INT32 bias behind DequantizeLinear
             takes_float16=True,
+            requantizes_apart=True,  # a ResNet-50 and a MobileNetV3, built with 1.7 both ways: the same kernels
             quantizes_downsampled_skip=False,  # built both ways with 1.7: the same kernels, the same bytes
         ),
         Family(

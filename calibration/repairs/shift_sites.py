@@ -14,7 +14,9 @@ from calibration.repairs.channel_weights import is_own_constant, takes_scales
 ACTIVATIONS = frozenset(
     {"Add", "Mul", "HardSwish", "Swish", "Gelu", "Mish", "Elu", "Selu", "Celu", "Softplus", "Sigmoid", "Tanh"}
 )
-"""In the kernel behind them there is room for a Mul and an Add. A Relu is computed by the convolution before it."""
+"""In the kernel behind them there is room for a Mul and an Add."""
+RELUS = frozenset({"Relu", "Clip"})
+"""The convolution before them computes them, and rounds to 8 bits too, where the runtime has such kernels."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,11 @@ class Stream:
     """By the tensor, of those that products read."""
 
 
-def sites_of(graph: Graph, products: Collection[str]) -> Iterator[Site | Stream]:
-    """Those of a prepared graph that only nodes of `products` read, and the residual adds of a stream."""
+def sites_of(graph: Graph, products: Collection[str], behind: frozenset[str] = ACTIVATIONS) -> Iterator[Site | Stream]:
+    """Those of a prepared graph that only nodes of `products` read, and the residual adds of a stream.
+
+    `behind` are the operators that a Mul and an Add may stand behind.
+    """
     streams = list(_streams(graph, products))
     yield from streams
     within = {name for stream in streams for add in stream.adds for name in add}
@@ -61,7 +66,7 @@ def sites_of(graph: Graph, products: Collection[str]) -> Iterator[Site | Stream]
         if tensor in within or not readers or len(readers) < len(graph.readers[tensor]) or len(node.output) > 1:
             continue
         giver = _giver(graph, node)
-        if giver is not None or node.op_type in ACTIVATIONS:
+        if giver is not None or node.op_type in behind:
             yield Site(tensor, _axis(graph, tensor), giver, readers)
 
 

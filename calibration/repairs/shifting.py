@@ -9,7 +9,8 @@ TensorRT takes no zero-point: of what a SiLU, a HardSwish or a GELU gives, nearl
 x - c all of it is. The paper shifts what a LayerNormalization gives, in its bias. Here a convolution may give it too,
 the convolutions of a chain of residual adds together, and behind an activation a Mul and an Add do, which TensorRT-RTX
 1.7 computes in the kernel that requantizes (a MobileNetV3 and an EfficientNet, built and read: as many kernels, and as
-many bytes, with them as without).
+many bytes, with them as without). Behind a Relu they do so there too (a ResNet-50), but not in a runtime whose
+convolutions compute the Relu and the 8 bits themselves.
 
 The weights' rounding errors meet the mean of x - c, which is further from zero than that of x: correct the biases, or
 round the weights with it in view (bias_correction.py, rounding.py); without either a shift may lose.
@@ -31,7 +32,7 @@ from calibration.graph import Graph
 from calibration.names import FreshNames
 from calibration.repairs.biases import BiasSite, with_biases
 from calibration.repairs.channel_weights import BALANCED, ChannelWeights, scales_of, with_own_vectors
-from calibration.repairs.shift_sites import Reader, Site, Stream, sites_of
+from calibration.repairs.shift_sites import ACTIVATIONS, Reader, Site, Stream, sites_of
 from calibration.segments import ChannelExtremes, channel_extremes
 from calibration.statistics.collect import Batch
 
@@ -47,19 +48,25 @@ class _Move:
     scales: NDArray[np.float64]
 
 
-def is_shiftable(model: ModelProto, products: Collection[str]) -> bool:
+def is_shiftable(model: ModelProto, products: Collection[str], behind: frozenset[str] = ACTIVATIONS) -> bool:
     """Whether `shifted` may change anything."""
-    return next(sites_of(Graph(with_own_vectors(model)), frozenset(products)), None) is not None
+    return next(sites_of(Graph(with_own_vectors(model)), frozenset(products), behind), None) is not None
 
 
-def shifted(model: ModelProto, products: Collection[str], batches: Sequence[Batch], threads: int) -> ModelProto:
+def shifted(
+    model: ModelProto,
+    products: Collection[str],
+    batches: Sequence[Batch],
+    threads: int,
+    behind: frozenset[str] = ACTIVATIONS,
+) -> ModelProto:
     """The same function with the channels of what only `products` read moved; they are nodes of the prepared graph.
 
     The extremes of each channel are measured on the batches, which are held: give a few. What is measured of the graph
     before is no longer true of it.
     """
     model = with_own_vectors(model)
-    sites = list(sites_of(Graph(model), frozenset(products)))
+    sites = list(sites_of(Graph(model), frozenset(products), behind))
     axes = {name: 1 for site in sites if isinstance(site, Stream) for add in site.adds for name in add}
     axes |= {site.tensor: site.axis for site in sites if isinstance(site, Site)}
     seen = channel_extremes(model, axes, batches, threads)

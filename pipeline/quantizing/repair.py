@@ -118,10 +118,11 @@ class Repairs:
                 f"{unfit[0]} too; calibrate the families apart"
             )
             return None
-        products = _products_of_all(model, self._settings.families)
-        if not is_shiftable(model, products):
+        products, behind = _products_of_all(model, self._settings.families), _behind(self._settings.families)
+        if not is_shiftable(model, products, behind):
             return None
-        return self._where_it_gains("shift", model, shifted(model, products, self._made_from, self._settings.threads))
+        found = shifted(model, products, self._made_from, self._settings.threads, behind)
+        return self._where_it_gains("shift", model, found)
 
     def _where_it_gains(self, repair: Repair, model: ModelProto, found: ModelProto) -> ModelProto | None:
         """A model that all families share, where it is the same function and brings something over all of them."""
@@ -242,6 +243,15 @@ def _takes_shift(family: str) -> bool:
     from calibration.placement.families import FAMILY
 
     return FAMILY[resolved_family(family)].rules == "tensorrt"
+
+
+def _behind(families: Sequence[str]) -> frozenset[str]:
+    """The operators behind which a shift costs none of the families a kernel."""
+    from calibration.placement.families import FAMILY
+    from calibration.repairs.shift_sites import ACTIVATIONS, RELUS
+
+    apart = all(FAMILY[resolved_family(family)].requantizes_apart for family in families)
+    return ACTIVATIONS | RELUS if apart else ACTIVATIONS
 
 
 def _products_of_all(model: ModelProto, families: Sequence[str]) -> frozenset[str]:
