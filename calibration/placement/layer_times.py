@@ -14,7 +14,9 @@ from calibration.placement.cpu_costs import CPU_COSTS, CpuCosts, elements, produ
 def estimated_times_us(model: ModelProto, family: str, layers: Iterable[str]) -> dict[str, tuple[float, float]] | None:
     """(in float, in 8 bits) by node, microseconds of one sample on one thread; None where the family is of no CPU.
 
-    Of the layers alone: Q, DQ and all that stands between layers are not in it.
+    Of the layers alone: Q, DQ and all that stands between layers are not in it. What is left in float takes, of the
+    layers' time, by these estimates / by onnxruntime's profile on AVX2: MobileNetV3-large 66 / 70 %, EfficientNet-B0
+    57 / 63 %, ResNet-18 0.1 / 0.6 %.
     """
     if family not in CPU_COSTS:
         return None
