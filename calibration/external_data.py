@@ -123,11 +123,15 @@ def digest(model: ModelProto) -> str:
     return found.hexdigest()
 
 
-def session_of(model: ModelProto, options: Any) -> Any:
-    """An onnxruntime session on the CPU, with these SessionOptions. Raises what onnxruntime raises."""
+def session_of(model: ModelProto, options: Any, *, beside: bool = False) -> Any:
+    """An onnxruntime session on the CPU, with these SessionOptions. Raises what onnxruntime raises.
+
+    Weights are given `beside` the graph where they have no room in it, or where that is asked for: it is sooner, and
+    they stay in memory for as long as the session.
+    """
     import onnxruntime
 
-    weights = _large(model) if is_large(model) else []
+    weights = _large(model) if beside or is_large(model) else []
     bare = model
     if weights:
         bare = _without_weights(model, weights)

@@ -60,7 +60,7 @@ class MeasurableGraph:
         options.add_session_config_entry("session.disable_prepacking", "1")  # it is written, never run
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "optimized.weights")
         options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
-        _session(self.model, options)
+        _session(self.model, options, beside=True)
         self.model = onnx.load(path, load_external_data=False)
         instead = _unordered(self.model)
         self.names = [instead.get(name, name) for name in self.names]
@@ -91,12 +91,12 @@ def _options() -> Any:
     return options
 
 
-def _session(source: ModelProto | Path, options: Any) -> Any:
+def _session(source: ModelProto | Path, options: Any, *, beside: bool = False) -> Any:
     import onnxruntime
 
     try:
         if isinstance(source, ModelProto):
-            return session_of(source, options)
+            return session_of(source, options, beside=beside)
         return onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own errors share no base class
         raise GraphRefused(f"onnxruntime cannot load the graph to measure it: {error}") from error
