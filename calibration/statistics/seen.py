@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import final
 
-from calibration.statistics import Sketches
+import numpy as np
+
+from calibration.statistics import BINS, Sketches
 from calibration.statistics.channel_extremes import ChannelExtremes
 from calibration.statistics.extremes import Image
 from calibration.statistics.summary import Summary
@@ -37,12 +39,13 @@ class Seen:
 
 def count(runs: Sequence[Seen], sketches: Sketches, locks: Mapping[str, Lock], group: int) -> None:
     """Adds runs of images of one group to the sketches, one tensor after another, of which each has a lock."""
+    scratch = np.zeros(2 * BINS - 1, np.int64)
     for name, lock in locks.items():
         summaries = [run.summaries[name] for run in runs if name in run.summaries]
         with lock:
             sketch = sketches.tensors[name]
             if summaries:
-                sketch.add(summaries, group)
+                sketch.add(summaries, group, scratch)
             for run in runs:
                 for image, low, high in _extremes(run, name):
                     sketch.note(image, low, high)

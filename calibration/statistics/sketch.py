@@ -92,10 +92,13 @@ class Sketch:
         for image, least, most in extremes_of(values, images, low, high):
             self.note(image, least, most)
 
-    def add(self, summaries: Sequence[Summary], group: int | None = None) -> None:
+    def add(
+        self, summaries: Sequence[Summary], group: int | None = None, scratch: NDArray[np.int64] | None = None
+    ) -> None:
         """Counts what some runs showed of the tensor, all of it finite and of images of the group, where one is named.
 
-        The runs are counted by themselves first, in memory that stays in the caches.
+        The runs are counted by themselves first, in `scratch`, (2 * BINS - 1,) zeros before and after: sooner where
+        many sketches share it, as it stays in the caches.
         """
         low, high = min(summary.low for summary in summaries), max(summary.high for summary in summaries)
         count = sum(summary.size for summary in summaries)
@@ -103,7 +106,7 @@ class Sketch:
         self.count += count
         self.counted += sum(summary.counted.size for summary in summaries)
         self.masked += sum(summary.masked for summary in summaries)
-        counts, zeros = np.zeros(2 * BINS - 1, np.int64), count
+        counts, zeros = np.zeros(2 * BINS - 1, np.int64) if scratch is None else scratch, count
         if magnitude := max(-low, high):
             self._grow(_exponent_above(magnitude))
             zeros = add_counts(counts, summaries, 1.0 / self.width)
@@ -112,6 +115,8 @@ class Sketch:
         self.zeros += zeros
         if group is not None:
             self._add_group(group, Group(low, high, count, zeros, folded(counts, any_below=low < 0)), self.exponent)
+        if magnitude:
+            counts[used] = 0
 
     def note(self, image: Image, low: float, high: float) -> None:
         """Holds the image where it is among those that reach furthest; these are the extremes that it brings."""
