@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import ModelProto, numpy_helper
-from onnx_networks import images
+from onnx_networks import images, residual
 from tensorrt_graphs import RTX, needs_tensorrt_rtx
 
 from calibration.float16_rest import with_float16_rest
+from calibration.placement.families import FAMILY
 from calibration.placement.place import Placement, place
 from calibration.prepare import prepared
 from calibration.qdq import quantize
@@ -112,6 +114,37 @@ def test_every_product_that_is_meant_for_int8_has_int8_operands(name: str, rest:
     audit = summarize(RTX.build(tmp_path / "pattern.onnx", "int8", target, tmp_path / "pattern.plan").layers)
     assert set(audit.float_products) == {"head"} | PATTERNS[name][2]
     assert audit.int8 == audit.products - len(audit.float_products)
+
+
+@needs_tensorrt_rtx
+def test_with_one_scale_a_weight_a_convolution_takes_bias_relu_and_sum_in_and_writes_half_precision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a scale for each channel it writes float32, and a kernel of its own does all of that, and requantizes.
+
+    Either way another kernel requantizes: on TensorRT-RTX 1.7 no INT8 convolution writes INT8.
+    """
+    image = np.random.default_rng(0).standard_normal((2, 1, 16, 16)).astype(np.float32)
+    model = prepared(residual((16, 32), size=16))
+    ranges = ranges_from_sketches(collect(model, [Batch(["a", "b"], {"image": image})], threads=1), "minmax")
+    placement = place(model, "tensorrt-rtx")
+    written, moved, summed = {}, {}, {}
+    for granularity in ("channel", "tensor"):
+        changed = {"tensorrt-rtx": replace(FAMILY["tensorrt-rtx"], weight_granularity=granularity)}
+        monkeypatch.setattr("calibration.qdq.FAMILY", changed)
+        found, _ = with_float16_rest(quantize(model, ranges, placement), model, ranges)
+        onnx.save(found, tmp_path / "net.onnx")
+        target = Target("rtx", "tensorrt-rtx", batch=AxisProfile(1, 2, 4))
+        layers = RTX.build(tmp_path / "net.onnx", "int8", target, tmp_path / "net.plan").layers
+        products = [each for each in layers if each.products and each.products != ("node_logits",)]
+        assert len(products) == len(placement.weights)
+        assert all(each.inputs[0].dtype == "int8" for each in products)
+        written[granularity] = {output.dtype for each in products for output in each.outputs}
+        summed[granularity] = sum(each.inputs[1].dtype == "float16" for each in products)
+        moved[granularity] = summarize(layers).activation_bytes
+    assert written == {"channel": {"float32"}, "tensor": {"float16"}}
+    assert summed == {"channel": 0, "tensor": 2}  # one for each block: the skip comes into the convolution
+    assert moved["tensor"] < 0.75 * moved["channel"]
 
 
 def reasons(model: ModelProto) -> dict[str, tuple[bool, str]]:
