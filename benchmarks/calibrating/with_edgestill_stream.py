@@ -44,7 +44,8 @@ def quantize(job: Job) -> None:
             done += len(images)
 
     if job.method == PASS:
-        collect(prepared(model), batches(), threads=job.threads).save(job.file(PASS).with_suffix(".npz"))
+        sketches = collect(prepared(model), batches(), threads=job.threads, samples=job.count)
+        sketches.save(job.file(PASS).with_suffix(".npz"))
         return
     settings = QuantizationSettings(job.method, job.schemes, job.threads)
     data = CalibrationData(job.count, batches)
