@@ -1,7 +1,7 @@
 """MLflow's client as far as the tracker uses it, for machines without MLflow: what the real one was seen to do.
 
 The tests of the tracker take the real package where it is installed, so the two can be held against each other:
-`pip install 'edgestill[mlflow]'`, then `pytest tests/test_tracking.py`.
+`pip install 'edgestill[mlflow]'`, then `pytest tests/pipeline/tracking/test_tracking.py`.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-_BUILT = "built with TensorRT-RTX 1.7 and its realized layers read: tests/test_patterns.py"
-_OPTIMIZED = "the graph that onnxruntime 1.32 optimizes, read: tests/test_placement.py"
+_BUILT = "built with TensorRT-RTX 1.7 and its realized layers read: tests/calibration/test_patterns.py"
+_OPTIMIZED = "the graph that onnxruntime 1.32 optimizes, read: tests/calibration/test_placement.py"
 _TENSORRT = "TensorRT 10.3 to 11; TensorRT-RTX 1.7"
 _ORT = "onnxruntime 1.23 and later"
 _ALL = "all"

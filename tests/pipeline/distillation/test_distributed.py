@@ -13,7 +13,7 @@ import pytest
 import torch
 from tiny_run import TINY, write_recipe
 
-SCRIPT = Path(__file__).with_name("distributed_training.py")
+SCRIPT = Path(__file__).parents[2] / "distributed_training.py"
 
 
 def torchrun(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -18,7 +18,7 @@ from tiny_run import run_edgestill
 from pipeline.errors import DataRejected
 from pipeline.tasks.intervals import bootstrap
 
-HERE = Path(__file__).parent
+TESTS = Path(__file__).parents[2]
 TASK = Detection()
 CLASSES = 3
 RECIPE = """\
@@ -81,7 +81,7 @@ accuracy_ratio_to_fp32 = 0.8
 
 def test_a_users_detector_goes_the_whole_way(tmp_path: Path) -> None:
     for name, file in (("task", "tasks.py"), ("networks", "models.py"), ("data", "data.py")):
-        shutil.copy(HERE / f"detection_{name}.py", tmp_path / file)
+        shutil.copy(TESTS / f"detection_{name}.py", tmp_path / file)
     (tmp_path / "detection.toml").write_text(RECIPE)
     done = run_edgestill("run", tmp_path / "detection.toml", "-w", tmp_path / "ws", "--json")
     assert done.returncode == 0, done.stderr[-3000:]
