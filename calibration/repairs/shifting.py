@@ -36,6 +36,7 @@ from calibration.repairs.shift_sites import ACTIVATIONS, Reader, Site, Stream, s
 from calibration.segments import ChannelExtremes, channel_extremes
 from calibration.statistics.collect import Batch
 
+_TINY = float(np.finfo(np.float32).tiny)
 _LEAST_USE = 0.05
 """Of the grid, that nodes are added for."""
 
@@ -105,7 +106,8 @@ class _Moves:
 
     def move_stream(self, stream: Stream, seen: Mapping[str, ChannelExtremes]) -> None:
         reach = self.weights.reach([reader.node for readers in stream.readers.values() for reader in readers])
-        relative = [np.maximum(seen[name].half_range / seen[name].half_range.max(), 1e-6) for name in stream.readers]
+        ranges = [seen[name].half_range for name in stream.readers]
+        relative = [np.maximum(each / max(each.max(), _TINY), 1e-6) for each in ranges]
         scales = scales_of(np.exp(np.mean(np.log(relative), axis=0)), reach, BALANCED)
         middles = _middles(stream, seen)
         for tensor, readers in stream.readers.items():

@@ -53,11 +53,11 @@ def forms_beside(
     corrected: Mapping[str, onnx.ModelProto],
     placements: Mapping[str, Placement],
     int8: Mapping[str, onnx.ModelProto],
-    before_shift: Ranged | None,
+    exported: Ranged,
 ) -> dict[str, Float16]:
-    """By file name; `before_shift` is what FP8 is made of where the source's channels are shifted.
+    """By file name; FP8 is made of `exported`, the graph before its channels were scaled or shifted for INT8.
 
-    Numbers with an exponent are finest around zero, where a shift takes most values from.
+    Numbers with an exponent need no scale for each channel, and are finest around zero, where a shift takes most from.
     """
     from calibration.float16_rest import with_float16_rest
     from calibration.placement.families import FAMILY
@@ -68,7 +68,7 @@ def forms_beside(
             continue
         mixed = partial(with_float16_rest, int8[family], corrected[family], source.extremes)
         found[f"{family}.int8+fp16.onnx"] = _or_reason(f"{family} INT8 with FP16", mixed)
-        fp8 = partial(_fp8_form, before_shift or source, placement)
+        fp8 = partial(_fp8_form, exported, placement)
         found[f"{family}.fp8.onnx"] = _or_reason(f"{family} FP8", fp8)
     return found
 

@@ -19,8 +19,12 @@ class Measured:
 
     model: onnx.ModelProto
     sketches: Sketches
-    before_shift: Measured | None = None
-    """The same before its channels were shifted, where they were."""
+    before: Measured | None = None
+    """The same as it was exported, where its channels were scaled or shifted for INT8 since."""
+
+    @property
+    def exported(self) -> Measured:
+        return self.before or self
 
     def over(self, changed: onnx.ModelProto, data: CalibrationData, settings: QuantizationSettings) -> Measured:
         """Another graph with the same inputs, measured on the same data."""
@@ -29,4 +33,4 @@ class Measured:
 
         sketches = collect(changed, data.batches(), threads=settings.threads, channels=settings.channel_extremes)
         sketches.origin = self.sketches.origin and replace(self.sketches.origin, graph=graph_digest(changed))
-        return Measured(changed, sketches)
+        return Measured(changed, sketches, self.exported)

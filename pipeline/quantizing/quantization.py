@@ -73,7 +73,7 @@ def _moved(found: Measured, settings: QuantizationSettings, repairs: Repairs | N
     if "equalize" in settings.repair and (equalized := repairs.equalized(found.model)) is not None:
         found = found.over(equalized, data, settings)
     if "shift" in settings.repair and (shifted := repairs.shifted(found.model)) is not None:
-        found = replace(found.over(shifted, data, settings), before_shift=found)
+        found = found.over(shifted, data, settings)
     return found
 
 
@@ -116,11 +116,12 @@ def _quantized(
             )
     # Half precision must hold every value that was seen, whatever the INT8 method cuts off.
     extremes = ranges_from_sketches(sketches, "minmax")
-    float16 = float16_form(model, extremes)
-    before_shift = None if found.before_shift is None else _ranged(found.before_shift, data, settings)
-    beside = forms_beside(Ranged(model, ranges, extremes), models, placements, int8, before_shift)
+    source = Ranged(model, ranges, extremes)
+    exported = source if found.before is None else _ranged(found.before, data, settings)
+    float16 = float16_form(exported.model, exported.extremes)
+    beside = forms_beside(source, models, placements, int8, exported)
     if settings.bf16:
-        beside[BFLOAT16] = bfloat16_form(model)
+        beside[BFLOAT16] = bfloat16_form(exported.model)
     return Quantized(
         sketches,
         ranges,
@@ -133,7 +134,7 @@ def _quantized(
         settings.weights,
         roundings,
         tuple(repairs.untried) if repairs else (),
-        before_shift,
+        exported,
     )
 
 
@@ -178,7 +179,7 @@ def with_placements(result: Quantized, changed: Mapping[str, tuple[Placement, on
     int8 = {family: graph for family, (_, graph) in changed.items()}
     source = Ranged(result.measured, result.ranges, ranges_from_sketches(result.sketches, "minmax"))
     plain = dict.fromkeys(changed, result.measured)
-    beside = forms_beside(source, plain, placements, int8, result.before_shift)
+    beside = forms_beside(source, plain, placements, int8, result.exported or source)
     return replace(
         result,
         placements={**result.placements, **placements},

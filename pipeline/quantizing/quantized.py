@@ -52,8 +52,8 @@ class Quantized:
     """By family, where they were kept: its weights' integers."""
     untried_repairs: tuple[str, ...] = ()
     """Repairs that were asked for and are not for these families, in words."""
-    before_shift: Ranged | None = None
-    """What FP8 is made of, where the channels of the measured graph are shifted."""
+    exported: Ranged | None = None
+    """What FP16, BF16 and FP8 are made of: the graph before its channels were scaled or shifted for INT8."""
 
     @cached_property
     def evidence(self) -> Evidence:

@@ -197,14 +197,13 @@ def calibrated(folder: Path, *families: str, build: Callable[[], ModelProto] = i
     return quantized(folder / "own.onnx", data, wanted, QuietProgress(), Cancellation())
 
 
-def test_the_shift_is_kept_where_it_gains_and_fp8_is_made_without_it(tmp_path: Path) -> None:
+def test_the_shift_is_kept_where_it_gains_and_fp8_and_fp16_are_made_without_it(tmp_path: Path) -> None:
     found = calibrated(tmp_path, "tensorrt", "tensorrt-rtx")
     assert [(trial.repair, trial.kept) for trial in found.repairs[:2]] == [("shift", True)] * 2
     assert found.repairs[0].gain_db > 1
     graphs = found.graphs()
     written = {name: {tensor for node in graph.graph.node for tensor in node.output} for name, graph in graphs.items()}
     assert any(name.endswith("_shifted") for name in written["tensorrt.int8.onnx"])
-    assert not any(name.endswith("_shifted") for name in written["tensorrt.fp8.onnx"])
     unshifted = quantized(
         tmp_path / "own.onnx",
         CalibrationData(64, lambda: iter(batches_for(inverted_residuals(), count=64))),
@@ -212,7 +211,8 @@ def test_the_shift_is_kept_where_it_gains_and_fp8_is_made_without_it(tmp_path: P
         QuietProgress(),
         Cancellation(),
     )
-    assert graphs["tensorrt.fp8.onnx"] == unshifted.graphs()["tensorrt.fp8.onnx"]
+    for name in ("fp16.onnx", "tensorrt.fp8.onnx"):
+        assert graphs[name] == unshifted.graphs()[name]
 
 
 def test_beside_a_family_with_zero_points_it_is_not_tried_and_says_so(tmp_path: Path) -> None:
