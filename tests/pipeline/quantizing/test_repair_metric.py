@@ -26,8 +26,8 @@ from pipeline.process.progress import QuietProgress
 from pipeline.quantizing.calibration_images import evenly, evenly_spaced
 from pipeline.quantizing.quantization import quantized
 from pipeline.quantizing.quantized import Quantized, placement_document
-from pipeline.quantizing.repair import Trial, decided_together
 from pipeline.quantizing.repair_metric import METRIC_SAMPLES, MetricChange, RepairJudge
+from pipeline.quantizing.repair_trial import Trial, decided_together
 from pipeline.quantizing.settings import CalibrationData, QuantizationSettings, checked_repair
 from pipeline.quantizing.yardstick import JudgingData, Top1Accuracy
 from pipeline.tasks.intervals import Interval
