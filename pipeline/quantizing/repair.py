@@ -40,7 +40,8 @@ class Repairs:
         """The model that all families share by now, and its graphs."""
         self._judge = judge
         self._settings = settings
-        self._made_from, judged = _halves(data.first(HELD_SAMPLES))
+        self._held = data.first(HELD_SAMPLES)
+        self._made_from, judged = _halves(self._held)
         self._reference = FloatReference(model, judged, settings.threads)
 
     def equalized(self, model: ModelProto) -> ModelProto | None:
@@ -140,15 +141,15 @@ class Repairs:
         return Trial(repair, family, found, repaired, repaired.sqnr_db - found.sqnr_db >= LEAST_GAIN_DB, change)
 
     def _by_family(self, model: ModelProto) -> Mapping[str, ModelProto]:
-        """With ranges from the held samples: a whole pass is for the graph that is kept.
+        """With ranges from the samples that are held: a whole pass is for the graph that is kept.
 
-        With corrected biases where they are asked for, as a shift leaves the weights a mean to be wrong about.
+        With corrected biases where they are asked for and bring something: weights err on the mean that a shift leaves.
         """
         from calibration.placement.place import place
         from calibration.ranges import ranges_from_sketches
         from calibration.statistics.collect import collect
 
-        sketches = collect(model, self._made_from, threads=self._settings.threads)
+        sketches = collect(model, self._held, threads=self._settings.threads)
         method = self._settings.method if self._settings.method != BEST else "mse"
         ranges = ranges_from_sketches(sketches, method)
         found = {}
@@ -158,8 +159,11 @@ class Repairs:
                 found[family] = self._quantized(model, ranges, family, {})
                 if "bias" in self._settings.repair:
                     corrected = self._corrected(model, placement, found[family])
-                    found[family] = self._quantized(corrected, ranges, family, {})
+                    found[family] = self._better(found[family], self._quantized(corrected, ranges, family, {}))
         return found
+
+    def _better(self, one: ModelProto, other: ModelProto) -> ModelProto:
+        return max((one, other), key=lambda graph: self._reference.quality_of(graph).sqnr_db)
 
     def _corrected(self, model: ModelProto, placement: Placement, quantized: ModelProto) -> ModelProto:
         from calibration.repairs.bias_correction import bias_corrected
