@@ -61,9 +61,10 @@ class Repairs:
         from calibration.repairs.shifting import is_shiftable, shifted
 
         if unfit := [family for family in self._settings.families if not _takes_shift(family)]:
+            apart = " too; calibrate the families apart" if len(unfit) < len(self._settings.families) else ""
             self.untried.append(
-                f"repair shift: not tried, because it is for TensorRT's grids without zero-point, and the graph is for "
-                f"{unfit[0]} too; calibrate the families apart"
+                "repair shift: not tried, because it is for TensorRT's grids without zero-point, and the graph is for "
+                f"{' and '.join(unfit)}{apart}"
             )
             return None
         products, behind = _products_of_all(model, self._settings.families), _behind(self._settings.families)

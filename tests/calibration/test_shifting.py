@@ -215,11 +215,19 @@ def test_the_shift_is_kept_where_it_gains_and_fp8_and_fp16_are_made_without_it(t
         assert graphs[name] == unshifted.graphs()[name]
 
 
-def test_beside_a_family_with_zero_points_it_is_not_tried_and_says_so(tmp_path: Path) -> None:
-    found = calibrated(tmp_path, "tensorrt", "cpu-vnni")
-    assert {trial.repair for trial in found.repairs} == {"bias"}
+@pytest.mark.parametrize(
+    ("families", "end"),
+    [
+        (("tensorrt", "cpu-vnni"), "cpu-vnni too; calibrate the families apart"),
+        (("cpu-vnni", "cpu-arm64"), "cpu-vnni and cpu-arm64"),
+    ],
+)
+def test_for_a_family_with_zero_points_it_is_not_tried_and_says_so(
+    families: tuple[str, ...], end: str, tmp_path: Path
+) -> None:
+    found = calibrated(tmp_path, *families)
+    assert {trial.repair for trial in found.repairs} <= {"bias"}
     (said,) = [note for note in found.notes() if note.startswith("repair shift")]
     assert said == (
-        "repair shift: not tried, because it is for TensorRT's grids without zero-point, and the graph is for cpu-vnni "
-        "too; calibrate the families apart"
+        f"repair shift: not tried, because it is for TensorRT's grids without zero-point, and the graph is for {end}"
     )
