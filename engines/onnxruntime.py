@@ -113,7 +113,7 @@ class OnnxRuntime(Engine):
         try:
             wanted = provider_list(running.provider, _precision_of(data, running.provider))
             session = inference_session(data, running.graph_optimization, target.threads, providers=wanted)
-        except Exception as error:
+        except Exception as error:  # onnxruntime's exceptions share no class of their own
             raise EngineError(
                 f"{engine}: onnxruntime {_version()} does not load it ({reason(error)}); build it with this version"
             ) from error
@@ -178,7 +178,7 @@ def _audited(graph: Path, source: ModelProto, optimized: Path) -> tuple[Realized
     expose_tensors(exposed)
     try:
         session = inference_session(exposed.SerializeToString(), "disabled", 1)
-    except Exception as error:
+    except Exception as error:  # onnxruntime's exceptions share no class of their own
         raise BuildFailed(
             f"{graph}: what onnxruntime {_version()} made of it does not load: {reason(error)}"
         ) from error

@@ -51,7 +51,7 @@ class OnnxRuntimeSession(Session):
             raise EngineError(f"{self._engine}: its session is closed; open the engine again")
         try:
             arrays = self._session.run(self._output_names, feeds)
-        except Exception as error:
+        except Exception as error:  # onnxruntime's exceptions share no class of their own
             # Looked at only now: checked before each run, it would be part of the latency.
             problem = wrong_feeds(self._inputs, feeds) or f"onnxruntime failed: {reason(error)}"
             raise EngineError(f"{self._engine}: {problem}") from error

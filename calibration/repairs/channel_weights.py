@@ -54,7 +54,7 @@ def with_own_vectors(model: ModelProto) -> ModelProto:
     shared = {
         name
         for name, tensor in graph.initializers.items()
-        if len(tensor.dims) == 1 and len(graph.readers.get(name, ())) > 1
+        if len(tensor.dims) == 1 and graph.is_float(name) and len(graph.readers.get(name, ())) > 1
     } - graph.outputs
     if not shared:
         return model

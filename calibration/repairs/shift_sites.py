@@ -65,9 +65,11 @@ def sites_of(graph: Graph, products: Collection[str], behind: frozenset[str] = A
         readers = _readers(graph, tensor, products)
         if tensor in within or not readers or len(readers) < len(graph.readers[tensor]) or len(node.output) > 1:
             continue
-        giver = _giver(graph, node)
+        giver, axis = _giver(graph, node), _axis(graph, tensor)
+        if giver is not None and giver.axis != axis:  # its constants are of other channels than the products'
+            continue
         if giver is not None or node.op_type in behind:
-            yield Site(tensor, _axis(graph, tensor), giver, readers)
+            yield Site(tensor, axis, giver, readers)
 
 
 def _streams(graph: Graph, products: Collection[str]) -> Iterator[Stream]:
@@ -105,8 +107,8 @@ def _chains(graph: Graph) -> list[list[NodeProto]]:
 
 
 def _readers(graph: Graph, tensor: str, products: Collection[str]) -> tuple[Reader, ...]:
-    """The products that read a tensor and take a shift; none of a tensor that others see, too."""
-    if tensor in graph.outputs or tensor in graph.captured:
+    """The products that read a tensor and take a shift; none of one that others see too, or whose rank is unknown."""
+    if tensor in graph.outputs or tensor in graph.captured or not graph.shape(tensor):
         return ()
     found = []
     for edge in graph.readers.get(tensor, ()):

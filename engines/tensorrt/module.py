@@ -31,7 +31,7 @@ class RuntimeModule:
         """Imports it; raises RuntimeMissing. The `tensorrt` wheel can be a stub whose libraries are elsewhere."""
         try:
             return importlib.import_module(self.name)
-        except Exception as error:
+        except Exception as error:  # a stub whose libraries are missing raises more than ImportError
             reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
             raise RuntimeMissing(f"{self.name} cannot be imported here ({reason[0]}): {self.how_to_get()}") from error
 

@@ -22,10 +22,6 @@ class Measured:
     before: Measured | None = None
     """The same as it was exported, where its channels were scaled or shifted for INT8 since."""
 
-    @property
-    def exported(self) -> Measured:
-        return self.before or self
-
     def over(self, changed: onnx.ModelProto, data: CalibrationData, settings: QuantizationSettings) -> Measured:
         """Another graph with the same inputs, measured on the same data."""
         from calibration.statistics.collect import collect
@@ -33,4 +29,4 @@ class Measured:
 
         sketches = collect(changed, data.batches(), threads=settings.threads, channels=settings.channel_extremes)
         sketches.origin = self.sketches.origin and replace(self.sketches.origin, graph=graph_digest(changed))
-        return Measured(changed, sketches, self.exported)
+        return Measured(changed, sketches, self)

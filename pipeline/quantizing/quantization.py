@@ -70,11 +70,12 @@ def _moved(found: Measured, settings: QuantizationSettings, repairs: Repairs | N
     """With what equalization and shifts make of its channels, where they are asked for and gain, measured again."""
     if repairs is None:
         return found
-    if "equalize" in settings.repair and (equalized := repairs.equalized(found.model)) is not None:
-        found = found.over(equalized, data, settings)
-    if "shift" in settings.repair and (shifted := repairs.shifted(found.model)) is not None:
-        found = found.over(shifted, data, settings)
-    return found
+    model = found.model
+    if "equalize" in settings.repair:
+        model = repairs.equalized(model) or model
+    if "shift" in settings.repair:
+        model = repairs.shifted(model) or model
+    return found if model is found.model else found.over(model, data, settings)
 
 
 def quantized_from_sketches(graph: Path, sketches: Sequence[Path], settings: QuantizationSettings) -> Quantized:

@@ -130,6 +130,31 @@ def test_what_somebody_else_reads_and_what_is_padded_stays_where_it_is() -> None
     assert not is_shiftable(model, [])
 
 
+def test_a_layer_whose_channels_lie_on_another_axis_than_the_products_gives_no_shift() -> None:
+    net = NetworkBuilder()
+    # Over the last axis of images, whose channels a convolution has in front; then of 1-D signals, the other way round.
+    normed = net.node("LayerNormalization", "image", *(net.weight(net.normal(8)) for _ in range(2)), axis=-1)
+    net.conv(net.conv(normed, 3, 16, kernel=1), 16, 8, kernel=3, output="features")
+    signal = net.node("Conv", "signal", net.weight(net.normal(16, 4, 1)), net.weight(net.normal(16)))
+    product = net.node("MatMul", signal, net.weight(net.normal(24, 32)))
+    net.node("Add", product, net.weight(net.normal(32)), output="answers")
+    inputs: dict[str, Sequence[int | str]] = {"image": ["batch", 3, 8, 8], "signal": ["batch", 4, 24]}
+    shapes: dict[str, Sequence[int | str]] = {"features": ["batch", 8, 8, 8], "answers": ["batch", 16, 32]}
+    model = prepared(net.model(inputs, shapes))
+    assert list(sites_of(Graph(model), [node.name for node in model.graph.node])) == []
+
+
+def test_what_has_no_known_rank_is_left() -> None:
+    net = NetworkBuilder()
+    x = net.node("HardSwish", net.linear("row", 24, 32))
+    net.linear(x, 32, 32, output="answers")
+    model = prepared(net.model({"row": ["batch", 24]}, {"answers": ["batch", 32]}))
+    products = [node.name for node in model.graph.node]
+    assert len(list(sites_of(Graph(model), products))) == 1
+    del model.graph.value_info[:]
+    assert list(sites_of(Graph(model), products)) == []
+
+
 def test_a_layer_norm_that_shares_its_factors_with_another_gives_the_shift_itself() -> None:
     model = attention(blocks=2)
     norms = [node for node in model.graph.node if node.op_type == "LayerNormalization"]
