@@ -93,7 +93,7 @@ def _own_source() -> str:
     digest = hashlib.sha256()
     files = [
         *(ROOT / "calibration").rglob("*.py"),
-        *(ROOT / "pipeline" / "quantizing").glob("*.py"),
+        *(ROOT / "pipeline" / "quantizing").rglob("*.py"),
     ]
     for file in sorted(files):
         digest.update(file.read_bytes())

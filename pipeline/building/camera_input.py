@@ -16,7 +16,7 @@ from pipeline.data.preprocess import Preprocess
 from pipeline.errors import NotAcceptable, RecipeError
 from pipeline.exporting.parity import ReferenceSession, Tolerance, compare
 from pipeline.files.onnx_file import loaded_graph, write_graph
-from pipeline.quantizing.graph_inputs import fixed_batch, tensor_infos
+from pipeline.quantizing.inputs.graph_inputs import fixed_batch, tensor_infos
 
 if TYPE_CHECKING:
     import onnx

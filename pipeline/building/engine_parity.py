@@ -25,7 +25,7 @@ from engines.base import BuiltEngine, Target
 from engines.errors import EngineError
 from pipeline.errors import NotAcceptable
 from pipeline.exporting.parity import ReferenceSession
-from pipeline.quantizing.evaluation import MOST_DB, finite_db
+from pipeline.quantizing.judging.evaluation import MOST_DB, finite_db
 from pipeline.tasks.task import Task
 
 Arrays = Mapping[str, NDArray[Any]]

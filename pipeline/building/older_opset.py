@@ -12,7 +12,7 @@ from engines.feeds import random_feeds
 from pipeline.errors import NotAcceptable
 from pipeline.exporting.parity import ReferenceSession, Tolerance, compare
 from pipeline.files import atomic
-from pipeline.quantizing.graph_inputs import fixed_batch, tensor_infos
+from pipeline.quantizing.inputs.graph_inputs import fixed_batch, tensor_infos
 
 if TYPE_CHECKING:
     import onnx

@@ -14,7 +14,7 @@ from engines.feeds import random_feeds
 from pipeline.building.engine_parity import EngineParity, Pair, not_run, parity_of, tried
 from pipeline.data.preprocess import Preprocess
 from pipeline.exporting.parity import ReferenceSession
-from pipeline.quantizing.graph_inputs import fixed_batch, tensor_infos
+from pipeline.quantizing.inputs.graph_inputs import fixed_batch, tensor_infos
 
 
 def random_parity(

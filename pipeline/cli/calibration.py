@@ -132,7 +132,7 @@ def _quantize(
     def command(cancellation: Cancellation) -> Outcome:
         from pipeline.commands.quantize import quantize
         from pipeline.commands.quantize_request import QuantizeRequest
-        from pipeline.quantizing.budget import budget_from_options
+        from pipeline.quantizing.sensitivity.budget import budget_from_options
         from pipeline.quantizing.settings import DEFAULT_REPAIR
 
         request = QuantizeRequest(

@@ -32,7 +32,7 @@ from pipeline.mistakes import explained
 from pipeline.names import unknown
 from pipeline.process.cancellation import Cancellation
 from pipeline.process.progress import Progress
-from pipeline.quantizing.calibration_inputs import preprocess_from_json
+from pipeline.quantizing.inputs.calibration_inputs import preprocess_from_json
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -12,10 +12,11 @@ from pipeline.files import atomic
 from pipeline.files.workspace import disk_errors_explained
 from pipeline.process.cancellation import Cancellation
 from pipeline.process.progress import Progress
-from pipeline.quantizing.calibration_images import asked_for, images_from_text
-from pipeline.quantizing.calibration_inputs import calibration_data
 from pipeline.quantizing.calibration_pass import Pass, measured
-from pipeline.quantizing.quantization import prepared_graph, quantization_errors_explained
+from pipeline.quantizing.inputs.calibration_images import asked_for, images_from_text
+from pipeline.quantizing.inputs.calibration_inputs import calibration_data
+from pipeline.quantizing.quantization import prepared_graph
+from pipeline.quantizing.quantization_errors import quantization_errors_explained
 from pipeline.quantizing.settings import DEFAULT_METHOD, CalibrationData, checked_method
 
 

@@ -13,11 +13,11 @@ from pipeline.files import atomic
 from pipeline.files.workspace import disk_errors_explained
 from pipeline.process.cancellation import Cancellation
 from pipeline.process.progress import Progress
-from pipeline.quantizing.budget import Latencies, latencies_from_json
-from pipeline.quantizing.graph_inputs import GraphInput
-from pipeline.quantizing.judging_inputs import JudgingFiles, judging_data, yardstick_of
-from pipeline.quantizing.mixed_precision import FamilyFound, Judging, notes
-from pipeline.quantizing.repair_metric import METRIC_SAMPLES, RepairJudge
+from pipeline.quantizing.inputs.graph_inputs import GraphInput
+from pipeline.quantizing.judging.judging_inputs import JudgingFiles, judging_data, yardstick_of
+from pipeline.quantizing.repairing.repair_metric import METRIC_SAMPLES, RepairJudge
+from pipeline.quantizing.sensitivity.budget import Latencies, latencies_from_json
+from pipeline.quantizing.sensitivity.mixed_precision import FamilyFound, Judging, notes
 from pipeline.quantizing.settings import checked_repair
 
 EVALUATIONS = "evaluations.json"

@@ -17,12 +17,12 @@ from pipeline.files.onnx_file import remove_graph, write_graph
 from pipeline.files.workspace import disk_errors_explained
 from pipeline.process.cancellation import Cancellation
 from pipeline.process.progress import Progress
-from pipeline.quantizing.calibration_images import images_from_text
-from pipeline.quantizing.calibration_inputs import data_from
-from pipeline.quantizing.graph_inputs import GraphInput, graph_inputs, size_of_batches
-from pipeline.quantizing.mixed_precision import FamilyFound, judged, sensitivity_document
+from pipeline.quantizing.inputs.calibration_images import images_from_text
+from pipeline.quantizing.inputs.calibration_inputs import data_from
+from pipeline.quantizing.inputs.graph_inputs import GraphInput, graph_inputs, size_of_batches
 from pipeline.quantizing.quantization import quantized
 from pipeline.quantizing.quantized import PLACEMENT, Quantized, placement_document
+from pipeline.quantizing.sensitivity.mixed_precision import FamilyFound, judged, sensitivity_document
 from pipeline.quantizing.settings import (
     CalibrationData,
     check_repair_beside_caches,

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.commands.destination import Destination, destination_of
-from pipeline.quantizing.budget import Budget
-from pipeline.quantizing.calibration_images import images_from_text
-from pipeline.quantizing.layer_costs import Sensitivity
+from pipeline.quantizing.inputs.calibration_images import images_from_text
+from pipeline.quantizing.sensitivity.budget import Budget
+from pipeline.quantizing.sensitivity.layer_costs import Sensitivity
 from pipeline.quantizing.settings import DEFAULT_REPAIR, QuantizationSettings, checked_repair, checked_weights
 
 PARTIAL = "sketches.partial"

@@ -11,7 +11,7 @@ from pipeline.commands.outcome import Outcome
 from pipeline.commands.quantize import write_graphs
 from pipeline.errors import RecipeError
 from pipeline.files.workspace import disk_errors_explained
-from pipeline.quantizing.calibration_inputs import require_files
+from pipeline.quantizing.inputs.calibration_inputs import require_files
 from pipeline.quantizing.quantization import quantized_from_sketches
 from pipeline.quantizing.quantized import placement_document
 from pipeline.quantizing.settings import (

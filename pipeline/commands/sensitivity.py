@@ -11,9 +11,9 @@ from pipeline.commands.quantize_request import PARTIAL, QuantizeRequest
 from pipeline.errors import RecipeError
 from pipeline.process.cancellation import Cancellation
 from pipeline.process.progress import Progress
-from pipeline.quantizing.graph_inputs import graph_inputs, size_of_batches
-from pipeline.quantizing.mixed_precision import judged, sensitivity_document
+from pipeline.quantizing.inputs.graph_inputs import graph_inputs, size_of_batches
 from pipeline.quantizing.quantization import quantized
+from pipeline.quantizing.sensitivity.mixed_precision import judged, sensitivity_document
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,7 +38,7 @@ def sensitivity(request: QuantizeRequest, progress: Progress, cancellation: Canc
     notes = [*result.notes(), *judging_notes(request, judging, found)]
 
     def show(console: Console) -> None:
-        from pipeline.quantizing.sensitivity_table import sensitivity_tables
+        from pipeline.quantizing.sensitivity.sensitivity_table import sensitivity_tables
 
         for table in sensitivity_tables(document):
             console.print(table)

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from calibration.errors import CalibrationError, GraphRefused, PoisonedData
-from pipeline.errors import DataRejected, NotAcceptable
+from calibration.errors import CalibrationError
 from pipeline.files.onnx_file import loaded_graph
 from pipeline.process.cancellation import Cancellation
 from pipeline.process.progress import Progress
-from pipeline.quantizing.calibration_images import asked_for, first_of
 from pipeline.quantizing.calibration_pass import Pass, measured, taken_from
 from pipeline.quantizing.float_forms import Ranged, bfloat16_form, float16_form, forms_beside
+from pipeline.quantizing.inputs.calibration_images import asked_for, first_of
 from pipeline.quantizing.measured import Measured
+from pipeline.quantizing.quantization_errors import quantization_errors_explained
 from pipeline.quantizing.quantized import BFLOAT16, Quantized
-from pipeline.quantizing.repair import Repairs
-from pipeline.quantizing.repair_metric import RepairJudge
+from pipeline.quantizing.repairing.repair import Repairs
+from pipeline.quantizing.repairing.repair_metric import RepairJudge
 from pipeline.quantizing.settings import BEST, CalibrationData, QuantizationSettings, resolved_family
 
 if TYPE_CHECKING:
@@ -187,16 +186,3 @@ def with_placements(result: Quantized, changed: Mapping[str, tuple[Placement, on
         int8={**result.int8, **int8},
         beside_float16={**result.beside_float16, **beside},
     )
-
-
-@contextlib.contextmanager
-def quantization_errors_explained(subject: str) -> Iterator[None]:
-    """What calibration refuses becomes a message with the exit code that it has here."""
-    try:
-        yield
-    except PoisonedData as error:
-        raise DataRejected(str(error)) from error
-    except GraphRefused as error:
-        raise NotAcceptable(f"{subject}: {error}") from error
-    except CalibrationError as error:
-        raise DataRejected(str(error)) from error

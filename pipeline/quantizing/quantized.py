@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.quantizing.calibration_notes import confidence_notes, images_notes, value_notes
 from pipeline.quantizing.float_forms import Float16, Ranged
-from pipeline.quantizing.repair_trial import Trial
+from pipeline.quantizing.repairing.repair_trial import Trial
 from pipeline.reporting.result import Finding
 
 if TYPE_CHECKING:

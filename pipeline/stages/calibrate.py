@@ -20,13 +20,14 @@ from pipeline.files import atomic
 from pipeline.files.digest import sha256_of_value
 from pipeline.files.onnx_file import write_graph
 from pipeline.names import checked_distinct
-from pipeline.quantizing.budget import Budget, Latencies, latencies_from_json
-from pipeline.quantizing.calibration_images import evenly_spaced
-from pipeline.quantizing.layer_costs import Sensitivity
-from pipeline.quantizing.mixed_precision import Judging, judged, notes, sensitivity_document
+from pipeline.quantizing.inputs.calibration_images import evenly_spaced
+from pipeline.quantizing.judging.yardstick import JudgingData, TaskMetric
 from pipeline.quantizing.quantization import quantized
 from pipeline.quantizing.quantized import PLACEMENT, placement_document
-from pipeline.quantizing.repair_metric import METRIC_SAMPLES, RepairJudge
+from pipeline.quantizing.repairing.repair_metric import METRIC_SAMPLES, RepairJudge
+from pipeline.quantizing.sensitivity.budget import Budget, Latencies, latencies_from_json
+from pipeline.quantizing.sensitivity.layer_costs import Sensitivity
+from pipeline.quantizing.sensitivity.mixed_precision import Judging, judged, notes, sensitivity_document
 from pipeline.quantizing.settings import (
     DEFAULT_METHOD,
     DEFAULT_REPAIR,
@@ -41,7 +42,6 @@ from pipeline.quantizing.settings import (
     resolved_family,
 )
 from pipeline.quantizing.tensorrt_ranges import write_for_tensorrt
-from pipeline.quantizing.yardstick import JudgingData, TaskMetric
 from pipeline.stage import Stage
 
 if TYPE_CHECKING:

@@ -22,13 +22,13 @@ from pipeline.artifact import (
 )
 from pipeline.context import Context
 from pipeline.files.manifest import read_manifest
-from pipeline.quantizing.judged import budget_gates, layers_of, repairs_of
 from pipeline.reporting.result import Finding, Report, StageResult
 from pipeline.reporting.verdict import verdict_from_gates
 from pipeline.results.chain import chain
 from pipeline.results.engine_results import engine_results
 from pipeline.results.findings import accuracy_findings, teacher_findings, timing_findings
 from pipeline.results.gates import Gates, built_gate, gate_results, target_gate
+from pipeline.results.layer_results import budget_gates, layers_of, repairs_of
 from pipeline.results.taught import curves, distillation, search_of
 from pipeline.stage import Stage
 from pipeline.tasks.task import Task

@@ -170,7 +170,7 @@ def test_a_constant_inside_a_branch_is_loaded_with_the_graph(tmp_path: Path) -> 
 def test_a_budget_and_the_costs_of_layers_come_out_the_same_over_the_limit(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.quantizing.budget import Budget
+    from pipeline.quantizing.sensitivity.budget import Budget
 
     def costs() -> object:
         request = QuantizeRequest(

@@ -23,12 +23,12 @@ from calibration.statistics.collect import Batch, collect
 from calibration.weights import weight_scales
 from pipeline.process.cancellation import Cancellation
 from pipeline.process.progress import QuietProgress
-from pipeline.quantizing.budget import Budget
-from pipeline.quantizing.mixed_precision import Judging, judged
+from pipeline.quantizing.judging.yardstick import JudgingData
 from pipeline.quantizing.quantization import quantized
 from pipeline.quantizing.quantized import Quantized
+from pipeline.quantizing.sensitivity.budget import Budget
+from pipeline.quantizing.sensitivity.mixed_precision import Judging, judged
 from pipeline.quantizing.settings import CalibrationData, QuantizationSettings, checked_repair
-from pipeline.quantizing.yardstick import JudgingData
 
 ALL = 1 << 20
 ENOUGH = 8192

@@ -12,12 +12,12 @@ from rich.console import Console
 from sample_reports import bare_report, sample_report, words
 
 from pipeline.artifact import Graphs
-from pipeline.quantizing.judged import budget_gates, layers_of, repairs_of
 from pipeline.reporting import layers
 from pipeline.reporting.document import document_from_report, schema_errors
 from pipeline.reporting.html import html_from_report
 from pipeline.reporting.markdown import markdown_from_report
 from pipeline.reporting.terminal import summary_from_report
+from pipeline.results.layer_results import budget_gates, layers_of, repairs_of
 
 DROP = {"value": 0.5, "low": -0.5, "high": 1.5, "n": 180, "confidence": 0.95}
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, final
 
 from calibration.errors import CalibrationError
-from pipeline.quantizing.repair_metric import RepairJudge
-from pipeline.quantizing.repair_trial import LEAST_GAIN_DB, Trial, decided_together
+from pipeline.quantizing.repairing.repair_metric import RepairJudge
+from pipeline.quantizing.repairing.repair_trial import LEAST_GAIN_DB, Trial, decided_together
 from pipeline.quantizing.settings import BEST, CalibrationData, QuantizationSettings, Repair, resolved_family
 
 if TYPE_CHECKING:

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from pipeline.errors import DataRejected, RecipeError
 from pipeline.files.digest import UserFileDigests, sha256_of_value
 from pipeline.files.onnx_file import loaded_graph
-from pipeline.quantizing.array_inputs import LABELS
-from pipeline.quantizing.calibration_images import evenly
-from pipeline.quantizing.calibration_inputs import data_from
-from pipeline.quantizing.graph_inputs import GraphInput
-from pipeline.quantizing.quantization import quantization_errors_explained
-from pipeline.quantizing.yardstick import Agreement, JudgingData, Top1Accuracy, Yardstick
+from pipeline.quantizing.inputs.array_inputs import LABELS
+from pipeline.quantizing.inputs.calibration_images import evenly
+from pipeline.quantizing.inputs.calibration_inputs import data_from
+from pipeline.quantizing.inputs.graph_inputs import GraphInput
+from pipeline.quantizing.judging.yardstick import Agreement, JudgingData, Top1Accuracy, Yardstick
+from pipeline.quantizing.quantization_errors import quantization_errors_explained
 
 
 @dataclass(frozen=True)

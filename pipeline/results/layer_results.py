@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.artifact import SENSITIVITY, Graphs
-from pipeline.quantizing.budget import Budget
 from pipeline.quantizing.quantized import PLACEMENT
+from pipeline.quantizing.sensitivity.budget import Budget
 from pipeline.reporting.layers_result import (
     FamilyLayers,
     FloatTimeResult,

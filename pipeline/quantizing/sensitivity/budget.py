@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from pipeline.errors import MeasurementInvalid, RecipeError
 from pipeline.names import unknown
 from pipeline.process.progress import Progress
-from pipeline.quantizing.evaluation import Evaluation
-from pipeline.quantizing.layer_costs import Judge, LayerCosts, Spared, Subject, in_words
-from pipeline.quantizing.yardstick import JudgingData, Yardstick
+from pipeline.quantizing.judging.evaluation import Evaluation
+from pipeline.quantizing.judging.yardstick import JudgingData, Yardstick
+from pipeline.quantizing.sensitivity.layer_costs import Judge, LayerCosts, Spared, Subject, in_words
 from pipeline.tasks.intervals import samples_to_show, unchanged_bound
 
 POINTS = 100

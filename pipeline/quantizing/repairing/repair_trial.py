@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from pipeline.quantizing.evaluation import finite_db
-from pipeline.quantizing.repair_metric import MetricChange
+from pipeline.quantizing.judging.evaluation import finite_db
+from pipeline.quantizing.repairing.repair_metric import MetricChange
 
 if TYPE_CHECKING:
     from calibration.quality import Quality

@@ -11,8 +11,8 @@ import numpy as np
 
 from pipeline.process.cancellation import Cancellation
 from pipeline.process.progress import Progress
-from pipeline.quantizing.evaluation import Evaluation, Evaluator, Remembered, finite_db
-from pipeline.quantizing.yardstick import JudgingData, Yardstick
+from pipeline.quantizing.judging.evaluation import Evaluation, Evaluator, Remembered, finite_db
+from pipeline.quantizing.judging.yardstick import JudgingData, Yardstick
 
 if TYPE_CHECKING:
     import onnx

@@ -17,7 +17,7 @@ from pipeline.files import atomic
 from pipeline.files.digest import sha256_of_value
 from pipeline.files.workspace import disk_errors_explained
 from pipeline.process.cancellation import Cancellation
-from pipeline.quantizing.yardstick import JudgingData, Yardstick
+from pipeline.quantizing.judging.yardstick import JudgingData, Yardstick
 from pipeline.tasks.intervals import Interval
 from pipeline.tasks.task import Arrays, Statistics
 

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import DataRejected
-from pipeline.quantizing.graph_inputs import GraphInput, check_whole_batches, images_a_run
+from pipeline.quantizing.inputs.graph_inputs import GraphInput, check_whole_batches, images_a_run
+from pipeline.quantizing.inputs.stored_arrays import StoredArray, array_of_npy, arrays_of_npz
 from pipeline.quantizing.settings import CalibrationData
-from pipeline.quantizing.stored_arrays import StoredArray, array_of_npy, arrays_of_npz
 
 if TYPE_CHECKING:
     from calibration.statistics.collect import Batch

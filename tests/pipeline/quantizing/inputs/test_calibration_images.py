@@ -24,9 +24,9 @@ from pipeline.commands.quantize_sketches import SketchesRequest, quantize_sketch
 from pipeline.errors import Cancelled, DataRejected, RecipeError
 from pipeline.process.cancellation import Cancellation
 from pipeline.process.progress import QuietProgress
-from pipeline.quantizing.array_inputs import data_from_npz
-from pipeline.quantizing.calibration_images import asked_for, images_from_text, spread
-from pipeline.quantizing.graph_inputs import GraphInput
+from pipeline.quantizing.inputs.array_inputs import data_from_npz
+from pipeline.quantizing.inputs.calibration_images import asked_for, images_from_text, spread
+from pipeline.quantizing.inputs.graph_inputs import GraphInput
 from pipeline.quantizing.settings import CalibrationData
 
 

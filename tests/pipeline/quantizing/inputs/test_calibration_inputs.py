@@ -12,7 +12,7 @@ from own_graph import network, quantized, samples, saved, shown
 
 from calibration import external_data, external_tensors
 from pipeline.errors import DataRejected, IntegrityError, NotAcceptable, RecipeError
-from pipeline.quantizing.graph_inputs import GraphInput, size_of_batches
+from pipeline.quantizing.inputs.graph_inputs import GraphInput, size_of_batches
 
 WITHOUT_HALF = """
 <ir_version: 8, opset_import: ["" : 18]>

@@ -23,13 +23,13 @@ from pipeline.commands.quantize_request import QuantizeRequest
 from pipeline.errors import RecipeError
 from pipeline.process.cancellation import Cancellation
 from pipeline.process.progress import QuietProgress
-from pipeline.quantizing.calibration_images import evenly, evenly_spaced
+from pipeline.quantizing.inputs.calibration_images import evenly, evenly_spaced
+from pipeline.quantizing.judging.yardstick import JudgingData, Top1Accuracy
 from pipeline.quantizing.quantization import quantized
 from pipeline.quantizing.quantized import Quantized, placement_document
-from pipeline.quantizing.repair_metric import METRIC_SAMPLES, MetricChange, RepairJudge
-from pipeline.quantizing.repair_trial import Trial, decided_together
+from pipeline.quantizing.repairing.repair_metric import METRIC_SAMPLES, MetricChange, RepairJudge
+from pipeline.quantizing.repairing.repair_trial import Trial, decided_together
 from pipeline.quantizing.settings import CalibrationData, QuantizationSettings, checked_repair
-from pipeline.quantizing.yardstick import JudgingData, Top1Accuracy
 from pipeline.tasks.intervals import Interval
 
 Labels = NDArray[np.int64]

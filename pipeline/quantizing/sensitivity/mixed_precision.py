@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import NotAcceptable
 from pipeline.process.cancellation import Cancellation
 from pipeline.process.progress import Progress
-from pipeline.quantizing.budget import POINTS, Budget, Choice, Latencies, Trial, searched
-from pipeline.quantizing.evaluation import Evaluation, Remembered
-from pipeline.quantizing.float_time import FloatTime, float_time
-from pipeline.quantizing.layer_costs import (
+from pipeline.quantizing.judging.evaluation import Evaluation, Remembered
+from pipeline.quantizing.judging.yardstick import JudgingData, Yardstick
+from pipeline.quantizing.quantization import with_placements
+from pipeline.quantizing.quantization_errors import quantization_errors_explained
+from pipeline.quantizing.quantized import Quantized
+from pipeline.quantizing.sensitivity.budget import POINTS, Budget, Choice, Latencies, Trial, searched
+from pipeline.quantizing.sensitivity.float_time import FloatTime, float_time
+from pipeline.quantizing.sensitivity.layer_costs import (
     Judge,
     LayerCosts,
     Sensitivity,
@@ -24,10 +28,7 @@ from pipeline.quantizing.layer_costs import (
     in_words,
     local_costs,
 )
-from pipeline.quantizing.quantization import quantization_errors_explained, with_placements
-from pipeline.quantizing.quantized import Quantized
 from pipeline.quantizing.settings import resolved_family
-from pipeline.quantizing.yardstick import JudgingData, Yardstick
 
 if TYPE_CHECKING:
     import onnx

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, final
 
 from pipeline.process.cancellation import Cancellation
 from pipeline.process.progress import Progress
-from pipeline.quantizing.evaluation import statistics_of
-from pipeline.quantizing.yardstick import JudgingData, Yardstick
+from pipeline.quantizing.judging.evaluation import statistics_of
+from pipeline.quantizing.judging.yardstick import JudgingData, Yardstick
 from pipeline.tasks.intervals import Interval
 from pipeline.tasks.task import Statistics
 

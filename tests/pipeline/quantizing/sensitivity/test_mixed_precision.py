@@ -26,8 +26,8 @@ from pipeline.commands.sensitivity import sensitivity
 from pipeline.errors import Cancelled, DataRejected, EdgestillError, MeasurementInvalid, RecipeError
 from pipeline.process.cancellation import Cancellation
 from pipeline.process.progress import QuietProgress
-from pipeline.quantizing.budget import Budget, budget_from_options
-from pipeline.quantizing.evaluation import Evaluator
+from pipeline.quantizing.judging.evaluation import Evaluator
+from pipeline.quantizing.sensitivity.budget import Budget, budget_from_options
 
 Command = Callable[[QuantizeRequest, QuietProgress, Cancellation], Outcome]
 
@@ -259,7 +259,7 @@ def test_sensitivity_prints_the_layer_that_costs_most_first(folder: Path) -> Non
 def test_the_cheap_look_judges_the_most_sensitive_layers_alone_exactly(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.quantizing.layer_costs.MOST_SENSITIVE", 1)
+    monkeypatch.setattr("pipeline.quantizing.sensitivity.layer_costs.MOST_SENSITIVE", 1)
     layers = found_in(ran(folder, sensitivity, sensitivity="worst"))["layers"]
     assert [each["node"] for each in layers if each["only"] is not None] == [SPIKED]
 
@@ -269,7 +269,7 @@ def test_the_cheap_look_judges_the_most_sensitive_blocks_too_and_a_budget_spends
 ) -> None:
     onnx.save(residual((4, 8), size=4), tmp_path / "net.onnx")
     saved(tmp_path / "data.npz", image=images(20, 1, 4, 4))
-    monkeypatch.setattr("pipeline.quantizing.layer_costs.MOST_SENSITIVE_BLOCKS", 1)
+    monkeypatch.setattr("pipeline.quantizing.sensitivity.layer_costs.MOST_SENSITIVE_BLOCKS", 1)
     looked = found_in(ran(tmp_path, sensitivity, other=None, sensitivity="worst", repair=("none",)))
     budgeted = found_in(ran(tmp_path, other=None, budget=Budget(min_sqnr_db=1), repair=("none",)))
     assert [len(each["groups"]) for each in (looked, budgeted)] == [2, 2]
@@ -349,7 +349,7 @@ def test_answers_too_large_to_keep_are_computed_anew_with_the_same_result(
 ) -> None:
     kept = found_in(ran(folder, budget=Budget(max_drop=2)))
     (folder / "out" / "net.evaluations.json").unlink()
-    monkeypatch.setattr("pipeline.quantizing.evaluation.KEPT_BYTES", 0)
+    monkeypatch.setattr("pipeline.quantizing.judging.evaluation.KEPT_BYTES", 0)
     assert found_in(ran(folder, budget=Budget(max_drop=2))) == kept
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pipeline.quantizing.budget import Latencies
-from pipeline.quantizing.layer_costs import Spared, Subject
+from pipeline.quantizing.sensitivity.budget import Latencies
+from pipeline.quantizing.sensitivity.layer_costs import Spared, Subject
 from pipeline.quantizing.settings import resolved_family
 
 

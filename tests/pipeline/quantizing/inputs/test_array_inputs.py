@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from own_graph import network, quantized, samples, saved
 
 from pipeline.errors import DataRejected, RecipeError
-from pipeline.quantizing.array_inputs import data_from_npy_files, data_from_npz
-from pipeline.quantizing.calibration_images import spread
-from pipeline.quantizing.calibration_inputs import data_from
-from pipeline.quantizing.graph_inputs import GraphInput
+from pipeline.quantizing.inputs.array_inputs import data_from_npy_files, data_from_npz
+from pipeline.quantizing.inputs.calibration_images import spread
+from pipeline.quantizing.inputs.calibration_inputs import data_from
+from pipeline.quantizing.inputs.graph_inputs import GraphInput
+from pipeline.quantizing.inputs.stored_arrays import CompressedArray, HeldArray, PlainArray, StoredArray, arrays_of_npz
 from pipeline.quantizing.settings import CalibrationData
-from pipeline.quantizing.stored_arrays import CompressedArray, HeldArray, PlainArray, StoredArray, arrays_of_npz
 
 ONE = {"x": GraphInput(np.dtype(np.float32), (None, 3, 4))}
 TWO = {**ONE, "mask": GraphInput(np.dtype(np.int64), (None, None))}

@@ -17,8 +17,8 @@ from pipeline.checking.scale_checks import check_scale
 from pipeline.data.preprocess import Preprocess
 from pipeline.errors import DataRejected, RecipeError
 from pipeline.mistakes import explained
-from pipeline.quantizing.array_inputs import data_from_npy_files, data_from_npz, holds_npy_files
-from pipeline.quantizing.graph_inputs import (
+from pipeline.quantizing.inputs.array_inputs import data_from_npy_files, data_from_npz, holds_npy_files
+from pipeline.quantizing.inputs.graph_inputs import (
     GraphInput,
     check_whole_batches,
     graph_inputs,

@@ -1,0 +1,1 @@
+"""Repairs of a quantized graph, each kept only for what it brings."""
