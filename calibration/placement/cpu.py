@@ -7,19 +7,19 @@ from onnx import NodeProto
 from calibration.graph import Edge, Graph
 from calibration.placement.cpu_speed import CpuSpeed, cpu_speed
 from calibration.placement.families import Family
-from calibration.placement.rules import (
+from calibration.placement.rules.cpu import (
     CONVOLUTION_8_BITS,
     CUT_BY_ZERO_POINT,
     FASTER_IN_FLOAT,
-    GRAPH_OUTPUT,
     JOINS_8_BITS,
     MOVES_8_BITS,
     NO_8_BIT_CPU,
     PRODUCT_8_BITS,
     PRODUCT_TO_FLOAT,
     READ_IN_FLOAT,
-    Verdict,
 )
+from calibration.placement.rules.every_family import GRAPH_OUTPUT
+from calibration.placement.rules.rule import Verdict
 from calibration.placement.sites import (
     PASS_THROUGH_OPERATORS,
     Operands,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from onnx import NodeProto, helper
 
 from calibration.graph import Graph
-from calibration.placement.rules import DLA_CONVOLUTION, DLA_LAYER, DLA_LIMITS, GRAPH_OUTPUT, NO_DLA, Verdict
+from calibration.placement.rules.dla import DLA_CONVOLUTION, DLA_LAYER, DLA_LIMITS, NO_DLA
+from calibration.placement.rules.every_family import GRAPH_OUTPUT
+from calibration.placement.rules.rule import Verdict
 from calibration.placement.sites import Sites, operands_of
 from calibration.prepare import COMPUTE_OPERATORS
 

@@ -15,7 +15,9 @@ from calibration.placement.cpu import place_cpu
 from calibration.placement.cpu_speed import CpuSpeed
 from calibration.placement.dla import place_dla
 from calibration.placement.families import FAMILY
-from calibration.placement.rules import CONTROL_FLOW, RULES, SPARED, UNKNOWN_OPERATOR, Rule, Verdict
+from calibration.placement.rules import RULES
+from calibration.placement.rules.every_family import CONTROL_FLOW, SPARED, UNKNOWN_OPERATOR
+from calibration.placement.rules.rule import Rule, Verdict
 from calibration.placement.sites import Activation, Decision, Sites, Weight
 from calibration.placement.tensorrt import place_tensorrt
 

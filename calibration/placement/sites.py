@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from onnx import NodeProto, helper
 
 from calibration.graph import Edge, Graph, attribute
-from calibration.placement.rules import (
+from calibration.placement.rules.every_family import (
     CONSTANT_FIRST,
     GEMM_FACTORS,
     NOT_FLOAT,
     OUTPUT_HEAD,
     RUN_TIME_WEIGHT,
     WEIGHT_RANK,
-    Verdict,
 )
+from calibration.placement.rules.rule import Verdict
 
 
 @dataclass(frozen=True)

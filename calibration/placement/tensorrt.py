@@ -8,7 +8,8 @@ from onnx import NodeProto
 
 from calibration.graph import Edge, Graph
 from calibration.placement.families import Family
-from calibration.placement.rules import (
+from calibration.placement.rules.rule import Verdict
+from calibration.placement.rules.tensorrt import (
     ADD_OF_FLOATS,
     BOTH_OPERANDS,
     FUSED_ACTIVATION,
@@ -19,7 +20,6 @@ from calibration.placement.rules import (
     RESIDUAL_SKIP,
     SMALL_PRODUCT,
     TRANSPOSED_CONVOLUTION,
-    Verdict,
 )
 from calibration.placement.sites import Sites, operands_of
 from calibration.prepare import COMPUTE_OPERATORS
