@@ -114,6 +114,10 @@ def _quantized(
             models[family], int8[family] = repairs.bias_corrected(
                 model, ranges, family, placement, int8[family], roundings.get(family, {})
             )
+    if repairs:
+        roundings, again = repairs.made_of_all(model, ranges, placements)
+        models |= {family: source for family, (source, _) in again.items()}
+        int8 |= {family: graph for family, (_, graph) in again.items()}
     # Half precision must hold every value that was seen, whatever the INT8 method cuts off.
     extremes = ranges_from_sketches(sketches, "minmax")
     source = Ranged(model, ranges, extremes)

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from calibration.statistics.collect import Batch
 
 HELD_SAMPLES = 64
-"""What a repair looks at, whatever the calibration holds: half of it makes the repair, the other half judges it."""
+"""What a repair looks at, whatever the calibration holds: half of it makes the repair, the other half judges it. What
+is kept of roundings and biases is then made again, from all of them."""
 SAME_FUNCTION_DB = 60.0
 """SQNR between two float graphs that only round differently."""
 
@@ -123,9 +124,37 @@ class Repairs:
         roundings: Roundings,
     ) -> tuple[ModelProto, ModelProto]:
         """The model with corrected biases and its quantized graph, where that brings something; else both as given."""
-        corrected = self._corrected(model, placement, quantized)
+        corrected = self._corrected(model, placement, quantized, self._made_from)
         found = self._quantized(corrected, ranges, family, roundings)
         return (corrected, found) if self._gains("bias", family, quantized, found) else (model, quantized)
+
+    def made_of_all(
+        self, model: ModelProto, ranges: Ranges, placements: Mapping[str, Placement]
+    ) -> tuple[dict[str, Roundings], dict[str, tuple[ModelProto, ModelProto]]]:
+        """What was kept of roundings and biases, made again from all samples that are held.
+
+        The roundings, and by family the model and its quantized graph; of families that keep none of both, nothing.
+        """
+        from calibration.repairs.rounding import roundings_of
+
+        rounded, corrected = (
+            {family: each for family, each in placements.items() if self._is_kept(repair, family)}
+            for repair in ("rounding", "bias")
+        )
+        threads = self._settings.threads
+        roundings = roundings_of(model, rounded, self._held, threads, self._settings.weights) if rounded else {}
+        found = {}
+        for family, placement in {**rounded, **corrected}.items():
+            source, of_family = model, roundings.get(family, {})
+            graph = self._quantized(source, ranges, family, of_family)
+            if family in corrected:
+                source = self._corrected(model, placement, graph, self._held)
+                graph = self._quantized(source, ranges, family, of_family)
+            found[family] = source, graph
+        return roundings, found
+
+    def _is_kept(self, repair: str, family: str) -> bool:
+        return any(trial.kept for trial in self.trials if (trial.repair, trial.family) == (repair, family))
 
     def _gains(self, repair: str, family: str, before: ModelProto, after: ModelProto) -> bool:
         """Whether the second graph is better, which is noted."""
@@ -159,18 +188,20 @@ class Repairs:
             if not placement.is_float:
                 found[family] = self._quantized(model, ranges, family, {})
                 if "bias" in self._settings.repair:
-                    corrected = self._corrected(model, placement, found[family])
+                    corrected = self._corrected(model, placement, found[family], self._made_from)
                     found[family] = self._better(found[family], self._quantized(corrected, ranges, family, {}))
         return found
 
     def _better(self, one: ModelProto, other: ModelProto) -> ModelProto:
         return max((one, other), key=lambda graph: self._reference.quality_of(graph).sqnr_db)
 
-    def _corrected(self, model: ModelProto, placement: Placement, quantized: ModelProto) -> ModelProto:
+    def _corrected(
+        self, model: ModelProto, placement: Placement, quantized: ModelProto, batches: Sequence[Batch]
+    ) -> ModelProto:
         from calibration.repairs.bias_correction import bias_corrected
 
         nodes = [weight.node for weight in placement.weights]
-        return bias_corrected(model, quantized, nodes, self._made_from, self._settings.threads)
+        return bias_corrected(model, quantized, nodes, batches, self._settings.threads)
 
     def _quantized(self, model: ModelProto, ranges: Ranges, family: str, roundings: Roundings) -> ModelProto:
         from calibration.placement.place import place

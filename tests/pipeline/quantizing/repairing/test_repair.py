@@ -20,6 +20,7 @@ from calibration.ranges import ranges_from_sketches
 from calibration.repairs.bias_correction import bias_corrected
 from calibration.repairs.channel_weights import scales_of
 from calibration.repairs.equalization import channel_amax, equalized, is_equalizable, pairs_of
+from calibration.repairs.rounding import roundings_of
 from calibration.segments import SegmentedRun
 from calibration.statistics.collect import Batch, collect
 from pipeline.process.cancellation import Cancellation
@@ -239,6 +240,24 @@ def test_a_repair_is_kept_where_it_gains_and_says_how_much(tmp_path: Path) -> No
     assert placement_document(found)["repairs"][0]["sqnr_db"]["after"] == trial.after.sqnr_db
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in found.measured.graph.initializer}
     assert any((weights[t.name] != numpy_helper.to_array(t)).any() for t in unbalanced().graph.initializer)
+
+
+def test_what_is_kept_of_roundings_and_biases_is_made_again_from_all_samples(tmp_path: Path) -> None:
+    model = prepared(shifted())
+    found = calibrated(model, tmp_path, "rounding", "bias")
+    assert {trial.repair: trial.kept for trial in found.repairs} == {"rounding": True, "bias": True}
+    placement, batches = found.placements["tensorrt"], batches_for(model, 64, 32)
+    placed = {"tensorrt": placement}
+    of_all, of_half = (
+        roundings_of(model, placed, each, 1, found.weights)["tensorrt"] for each in (batches, batches[:1])
+    )
+    assert set(found.roundings["tensorrt"]) == set(of_all)
+    assert all((each.levels == of_all[name].levels).all() for name, each in found.roundings["tensorrt"].items())
+    assert any((of_half[name].levels != each.levels).any() for name, each in of_all.items())
+    rounded = quantize(model, found.ranges, placement, weights=found.weights, roundings=of_all)
+    corrected = bias_corrected(model, rounded, [weight.node for weight in placement.weights], batches, threads=1)
+    expected = quantize(corrected, found.ranges, place(corrected, "tensorrt"), weights=found.weights, roundings=of_all)
+    assert found.int8["tensorrt"] == expected
 
 
 def test_a_repair_that_brings_nothing_is_left_out_and_the_graph_is_the_one_without_it(tmp_path: Path) -> None:

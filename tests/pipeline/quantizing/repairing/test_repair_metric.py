@@ -16,7 +16,9 @@ from onnx import ModelProto
 from onnx_networks import NetworkBuilder
 from spiked_network import spiked_samples
 
+from calibration.qdq import quantize as int8_of
 from calibration.quality import OutputQuality, Quality, session_as_written
+from calibration.repairs.rounding import roundings_of
 from calibration.statistics.collect import Batch
 from pipeline.commands.quantize import quantize
 from pipeline.commands.quantize_request import QuantizeRequest
@@ -112,12 +114,12 @@ def test_the_artifact_has_what_was_measured(tmp_path: Path) -> None:
     entries = placement_document(found)["repairs"]
     assert [entry["repair"] for entry in entries] == ["rounding", "bias"]
     metric = entries[0]["metric"]
+    made_from = list(batches_of(spiked_samples(64), 32))[:1]
+    rounding = roundings_of(found.measured, found.placements, made_from, 1, found.weights)["tensorrt"]
     right = [
-        (classes(found_with.int8["tensorrt"]) == classes(network())).mean()
-        for found_with in (
-            repaired(tmp_path, None, "none"),
-            repaired(tmp_path, None, "rounding"),
-        )
+        (classes(int8_of(found.measured, found.ranges, found.placements["tensorrt"], roundings=each)) == truth).mean()
+        for truth in (classes(network()),)
+        for each in ({}, rounding)
     ]
     assert (metric["before"], metric["after"]) == pytest.approx(right)
     assert metric["gain_points"]["value"] == pytest.approx(100 * (right[1] - right[0]))
