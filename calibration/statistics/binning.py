@@ -35,7 +35,7 @@ def add_counts(counts: NDArray[np.int64], summaries: Sequence[Summary], bins_per
         flat = parts[0] if len(parts) == 1 else np.concatenate(parts)
         zeros += stride * _add_values(counts, flat, stride, factor, (first, last))
     for summary in summaries:
-        # Values that the last one would stand for and are not.
+        # Values that the last one would stand for and are not, or, below zero, those that are left for it to stand for.
         if beyond := summary.stride * summary.counted.size - summary.size:
             value = summary.counted[-1]
             counts[BINS - 1 + int(value * factor)] -= beyond

@@ -19,7 +19,7 @@ from calibration.statistics.measured_session import MeasuredSession
 from calibration.statistics.poison import LARGEST, Repeats, named, poison, refuse_blank
 from calibration.statistics.seen import Seen
 from calibration.statistics.summarized_session import SummarizedSession
-from calibration.statistics.summary import Summary, stride_for, summary_of
+from calibration.statistics.summary import Summary, counted_places, summary_of
 from calibration.statistics.workers import Workers
 
 _MASK_OPERATORS = frozenset(
@@ -166,7 +166,7 @@ class _Measurement:
         if name in self._masking:  # what is taken out of a softmax has no share in a range: it counts as 0
             masks = values < -LARGEST
             masked, values = int(np.count_nonzero(masks)), np.where(masks, np.float32(0), values)
-        summary = summary_of(values, stride_for(values.size), masked)
+        summary = summary_of(values, counted_places(values.size, seen.first), masked)
         if not (summary.high <= LARGEST and summary.low >= -LARGEST):
             raise poison(name, values, seen.images)
         seen.summaries[name] = summary
@@ -210,7 +210,7 @@ def _run(session: SummarizedSession, part: _Part) -> tuple[dict[str, Summary], d
     from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
     try:
-        return session.run(part.feeds)
+        return session.run(part.feeds, part.images[0].index)
     except (Fail, InvalidArgument, RuntimeException) as error:
         hint = "".join(_channels_last(name, values) for name, values in part.feeds.items())
         raise CalibrationError(f"the graph does not run on {named(part.images)}: {error}{hint}") from error

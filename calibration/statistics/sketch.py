@@ -84,7 +84,7 @@ class Sketch:
         """
         if not values.size:
             return
-        summary = summary_of(values, stride)
+        summary = summary_of(values, range(0, values.size, stride))
         low, high = summary.low, summary.high
         if not (math.isfinite(low) and math.isfinite(high)):
             raise CalibrationError(f"values in [{low}, {high}] are not finite; look for NaN or inf in the data")

@@ -21,7 +21,7 @@ from calibration.statistics.extremes import Image, Peaks
 from calibration.statistics.groups import GROUP_BINS, Group
 from calibration.statistics.sketch import Sketch
 
-_FORMAT = 4
+_FORMAT = 5
 _PEAKS = 2
 
 

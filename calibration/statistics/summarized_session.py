@@ -19,10 +19,10 @@ from calibration.prepare import opset_of
 from calibration.statistics.measured_session import MeasurableGraph
 from calibration.statistics.never_nan import never_nan
 from calibration.statistics.sizes import KnownSizes
-from calibration.statistics.summary import COUNTED_WHOLE, Summary, stride_for
+from calibration.statistics.summary import COUNTED_WHOLE, Summary, counted_places
 
 _PREFIX = "edgestill:"
-_STRIDES, _FLAT, _BEGIN, _END, _AXIS = (f"{_PREFIX}{name}" for name in ("strides", "flat", "begin", "end", "axis"))
+_PLACES, _FLAT, _END, _AXIS = (f"{_PREFIX}{name}" for name in ("places", "flat", "end", "axis"))
 _FAR = np.iinfo(np.int64).max
 _ONE_VALUE = 1 << 40
 """A stride that no tensor is as long as."""
@@ -50,8 +50,8 @@ class SummarizedSession:
         beyond `LARGEST`: where one is, the summaries of tensors that follow it may miss NaN.
         """
         self._whole = tuple(whole)
-        self._sizes: dict[tuple[Any, ...], tuple[list[int | None], NDArray[np.int64]]] = {}
-        """By the shapes of the inputs: sizes as far as they are known, and strides."""
+        self._sizes: dict[tuple[Any, ...], list[int | None]] = {}
+        """By the shapes of the inputs, as far as they are known."""
         index = Graph(model)
         self._known = KnownSizes(index, summarized)
         finite = never_nan(index, frozenset((*index.inputs, *summarized)))
@@ -59,9 +59,10 @@ class SummarizedSession:
             graph = MeasurableGraph(model, (*summarized, *whole), Path(folder))
             read, self._whole_names = graph.names[: len(summarized)], graph.names[len(summarized) :]
             self._summarized = dict(zip(summarized, read, strict=True))
-            self._first = {tensor: name for name, tensor in reversed(self._summarized.items())}
-            small = [tensor for tensor, name in self._first.items() if 1 <= self._known.least(name) <= COUNTED_WHOLE]
-            large = [tensor for tensor in self._first if tensor not in small]
+            first = {tensor: name for name, tensor in reversed(self._summarized.items())}
+            small = [tensor for tensor, name in first.items() if 1 <= self._known.least(name) <= COUNTED_WHOLE]
+            large = [tensor for tensor in first if tensor not in small]
+            self._first = {tensor: first[tensor] for tensor in (*large, *small)}
             self._of = {
                 "low": large,
                 "high": large,
@@ -73,55 +74,52 @@ class SummarizedSession:
             _summarize(graph.model, self._of, tuple(self._first), self._whole_names)
             self._session = graph.opened()
 
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> tuple[dict[str, Summary], dict[str, NDArray[np.float32]]]:
-        """Summaries, and the values of the tensors that are wanted whole."""
+    def run(
+        self, feeds: Mapping[str, NDArray[Any]], image: int
+    ) -> tuple[dict[str, Summary], dict[str, NDArray[np.float32]]]:
+        """Summaries, and the values of the tensors that are wanted whole; the number is that of the first image."""
         shapes = tuple((name, values.shape) for name, values in sorted(feeds.items()))
         if shapes not in self._sizes:
-            told = [self._known.of(name, feeds) if name in self._known else None for name in self._first.values()]
-            self._sizes[shapes] = told, self._strides_of(told)
-        told, strides = self._sizes[shapes]
-        found, whole = self._run(feeds, strides)
+            self._sizes[shapes] = [
+                self._known.of(name, feeds) if name in self._known else None for name in self._first.values()
+            ]
+        told = self._sizes[shapes]
+        places = _places(told, image)
+        found, whole = self._run(feeds, places)
         if "size" in found:
             by_tensor = dict(zip(self._of["size"], found["size"].tolist(), strict=True))
-            told = [by_tensor.get(tensor, size) for tensor, size in zip(self._first, told, strict=True)]
-            wanted = self._strides_of(told)
-            if not np.array_equal(wanted, strides):  # no run of such images has shown these sizes yet
-                found, whole = self._run(feeds, wanted)
-                self._sizes[shapes] = told, wanted
-            strides = wanted
-        summaries = self._summaries(found, [size or 0 for size in told], strides)
+            sizes = [by_tensor.get(tensor, size) for tensor, size in zip(self._first, told, strict=True)]
+            tried, places = places, _places(sizes, image)
+            if not np.array_equal(_steps(places), _steps(tried)):  # no run of such images has shown these sizes yet
+                found, whole = self._run(feeds, places)
+                self._sizes[shapes] = sizes
+        summaries = self._summaries(found, dict(zip(self._first, places, strict=True)))
         by_name = {name: summaries[read] for name, read in self._summarized.items()}
         return by_name, dict(zip(self._whole, whole, strict=True))
 
-    def _strides_of(self, sizes: Sequence[int | None]) -> NDArray[np.int64]:
-        return np.array([_ONE_VALUE if size is None else stride_for(size) for size in sizes], np.int64)
-
     def _run(
-        self, feeds: Mapping[str, NDArray[Any]], strides: NDArray[np.int64]
+        self, feeds: Mapping[str, NDArray[Any]], places: Sequence[range]
     ) -> tuple[dict[str, NDArray[Any]], list[Any]]:
         """The parts of the summaries, and what is wanted whole."""
         parts = [part for part, tensors in self._of.items() if tensors]
         names = [f"{_PREFIX}{part}" for part in parts]
-        inputs = {**feeds, _STRIDES: strides} if parts else dict(feeds)
+        large = len(self._of["counted"])
+        inputs = {**feeds, _PLACES: _steps(places[:large])} if large else dict(feeds)
         found = self._session.run([*names, *self._whole_names], inputs) if names or self._whole_names else []
         return dict(zip(parts, found, strict=False)), found[len(parts) :]
 
-    def _summaries(
-        self, found: Mapping[str, NDArray[Any]], sizes: Sequence[int], strides: NDArray[np.int64]
-    ) -> dict[str, Summary]:
+    def _summaries(self, found: Mapping[str, NDArray[Any]], places: Mapping[str, range]) -> dict[str, Summary]:
         """By what is read."""
-        size_of = dict(zip(self._first, sizes, strict=True))
-        stride_of = dict(zip(self._first, strides.tolist(), strict=True))
-        lengths = [-(-size_of[tensor] // stride_of[tensor]) for tensor in self._of["counted"]]
+        counted = _divided(found.get("counted", _NONE), [len(places[tensor]) for tensor in self._of["counted"]])
         summaries = {}
-        for tensor, counted, low, high in self._large(found, _divided(found.get("counted", _NONE), lengths)):
-            summaries[tensor] = Summary(low, high, size_of[tensor], counted, stride_of[tensor])
-        small, lengths = found.get(_SMALL, _NONE), [size_of[tensor] for tensor in self._of[_SMALL]]
+        for tensor, values, low, high in self._large(found, counted):
+            summaries[tensor] = Summary(low, high, places[tensor].stop, values, places[tensor].step)
+        small, lengths = found.get(_SMALL, _NONE), [places[tensor].stop for tensor in self._of[_SMALL]]
         parts, starts = _divided(small, lengths), np.cumsum([0, *lengths], dtype=np.int64)[:-1]
         lows, highs = (ufunc.reduceat(small, starts).tolist() for ufunc in (np.minimum, np.maximum))  # NaN propagates
         for tensor, values, low, high in zip(self._of[_SMALL], parts, lows, highs, strict=True):
-            stride = stride_of[tensor]
-            summaries[tensor] = Summary(low, high, values.size, values[::stride], stride)
+            start, step = places[tensor].start, places[tensor].step
+            summaries[tensor] = Summary(low, high, values.size, values[start::step], step)
         return summaries
 
     def _large(
@@ -137,6 +135,15 @@ class SummarizedSession:
 
 
 _NONE = np.zeros(0, np.float32)
+
+
+def _places(sizes: Sequence[int | None], image: int) -> list[range]:
+    return [range(0, 0, _ONE_VALUE) if size is None else counted_places(size, image) for size in sizes]
+
+
+def _steps(places: Sequence[range]) -> NDArray[np.int64]:
+    """(2 * tensors,): the first place of each tensor, and how far it is from one to the next."""
+    return np.array([[each.start, each.step] for each in places], np.int64).reshape(-1)
 
 
 def _divided(values: NDArray[np.float32], lengths: Sequence[int]) -> list[NDArray[np.float32]]:
@@ -158,11 +165,13 @@ def _summarize(model: ModelProto, of: Mapping[str, Sequence[str]], names: Sequen
     places = {name: place for place, name in enumerate(names)}
     if not places:
         return
-    graph.input.append(helper.make_tensor_value_info(_STRIDES, TensorProto.INT64, [len(places)]))
-    for name, value in ((_FLAT, -1), (_BEGIN, 0), (_END, _FAR), (_AXIS, 0)):
+    for name, value in ((_FLAT, -1), (_END, _FAR), (_AXIS, 0)):
         graph.initializer.append(numpy_helper.from_array(np.array([value], np.int64), name))
     parts = {name: [part for part, tensors in of.items() if name in tensors] for name in places}
-    nodes = [_split(len(places), opset_of(model))]
+    nodes = []
+    if counted := [places[name] for name in of["counted"]]:
+        graph.input.append(helper.make_tensor_value_info(_PLACES, TensorProto.INT64, [2 * len(counted)]))
+        nodes.append(_split(counted, opset_of(model)))
     written = {name for node in graph.node for name in node.output}
     for name in (name for name in places if name not in written):  # what onnxruntime has computed beforehand
         nodes.extend(_summarizing(name, places[name], parts[name]))
@@ -182,17 +191,24 @@ def _summarize(model: ModelProto, of: Mapping[str, Sequence[str]], names: Sequen
     graph.node.extend(nodes)
 
 
-def _split(tensors: int, opset: int) -> NodeProto:
-    """The strides, one by one."""
-    each = helper.make_node("Split", [_STRIDES], [f"{_STRIDES}{place}" for place in range(tensors)], axis=0)
+def _split(places: Sequence[int], opset: int) -> NodeProto:
+    """What tells the places that are counted, one by one."""
+    outputs = [name for place in places for name in _counted_from(place)]
+    each = helper.make_node("Split", [_PLACES], outputs, axis=0)
     if opset >= 18:
-        each.attribute.append(helper.make_attribute("num_outputs", tensors))
+        each.attribute.append(helper.make_attribute("num_outputs", len(outputs)))
     return each
+
+
+def _counted_from(place: int) -> tuple[str, str]:
+    """The names of a tensor's first place, and of how far it is from one to the next."""
+    return f"{_PREFIX}begin{place}", f"{_PREFIX}stride{place}"
 
 
 def _summarizing(tensor: str, place: int, parts: Sequence[str]) -> Iterator[NodeProto]:
     flat = f"{_FLAT}{place}"
     yield helper.make_node("Reshape", [tensor, _FLAT], [flat])
     for part in (part for part in parts if part != _SMALL):
-        inputs = [flat, _BEGIN, _END, _AXIS, f"{_STRIDES}{place}"] if part == "counted" else [flat]
+        begin, stride = _counted_from(place)
+        inputs = [flat, begin, _END, _AXIS, stride] if part == "counted" else [flat]
         yield helper.make_node(_OPERATOR[part], inputs, [f"{_PREFIX}{part}{place}"])

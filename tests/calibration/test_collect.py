@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 from onnx_networks import NetworkBuilder, attention, images, residual
@@ -17,6 +20,7 @@ from calibration.graph import Graph
 from calibration.prepare import prepared
 from calibration.statistics import Sketches
 from calibration.statistics.collect import Batch, collect
+from calibration.statistics.summary import stride_for
 
 
 def batches_of(values: NDArray[np.float32], size: int, name: str = "image", first: int = 0) -> Iterator[Batch]:
@@ -96,6 +100,38 @@ def test_shards_merge_in_any_order_into_the_groups_and_peaks_of_one_pass() -> No
     for part in parts:
         merged.merge(part)
     assert contents(merged) == contents(whole)
+
+
+@pytest.fixture(scope="module")
+def large() -> onnx.ModelProto:
+    """A network one of whose tensors has more values than are counted."""
+    net = NetworkBuilder()
+    net.node("Relu", net.conv("image", 1, 16), output="wide")
+    return prepared(net.model({"image": ["batch", 1, 32, 32]}, {"wide": ["batch", 16, 32, 32]}))
+
+
+@given(st.lists(st.integers(1, 10), max_size=3), st.integers(1, 4))
+@settings(max_examples=6, deadline=None)
+def test_shards_of_any_lengths_count_the_places_that_one_pass_counts(
+    large: onnx.ModelProto, cuts: list[int], batch: int
+) -> None:
+    values, edges = images(11, 1, 32, 32), sorted({0, *cuts, 11})
+    assert 1 < stride_for(16 * 32 * 32) < 11
+    merged = Sketches()
+    for start, stop in reversed(list(pairwise(edges))):
+        part = batches_of(values[start:stop], batch, first=start)
+        merged.merge(collect(large, part, threads=2, first=start, samples=11))
+    whole = collect(large, batches_of(values, 11), threads=1)
+    assert contents(merged) == contents(whole)
+    assert merged.tensors["wide"].counted == whole.tensors["wide"].counted < whole.tensors["wide"].count
+
+
+def test_an_image_of_another_number_has_other_places_counted(large: onnx.ModelProto) -> None:
+    values = images(1, 1, 32, 32)
+    here, there = (collect(large, batches_of(values, 1, first=n), threads=1, first=n).tensors["wide"] for n in (0, 1))
+    assert (here.minimum, here.maximum, here.count) == (there.minimum, there.maximum, there.count)
+    assert here.counts.sum() + here.zeros == there.counts.sum() + there.zeros == here.count
+    assert not np.array_equal(here.counts, there.counts)
 
 
 def test_the_images_that_reach_furthest_are_held_by_name() -> None:

@@ -21,7 +21,7 @@ from calibration.statistics.measured_session import MeasuredSession
 from calibration.statistics.never_nan import never_nan
 from calibration.statistics.sketch import Sketch
 from calibration.statistics.summarized_session import SummarizedSession
-from calibration.statistics.summary import COUNTED_WHOLE, MOST_STRIDE, stride_for, summary_of
+from calibration.statistics.summary import COUNTED_WHOLE, MOST_STRIDE, counted_places, stride_for, summary_of
 
 _SIDE = 48
 
@@ -47,21 +47,32 @@ def test_a_graph_summarizes_its_tensors_as_their_values_do(
     feed = graph.inputs[0]
     tensors = [name for name in graph.activations() if name not in graph.inputs]
     values = images(*(shape or (1, *(size or 1 for size in (graph.shape(feed) or ())[1:]))))
-    summaries, whole = SummarizedSession(model, tensors, tensors[-1:]).run({feed: values})
+    summaries, whole = SummarizedSession(model, tensors, tensors[-1:]).run({feed: values}, 5)
     expected = MeasuredSession(model, tensors).run({feed: values})
     assert list(summaries) == tensors
     assert np.array_equal(whole[tensors[-1]], expected[tensors[-1]])
     for name, array in expected.items():
-        found, wanted = summaries[name], summary_of(array, stride_for(array.size))
+        found, wanted = summaries[name], summary_of(array, counted_places(array.size, 5))
         assert (found.low, found.high, found.size, found.stride) == (wanted.low, wanted.high, array.size, wanted.stride)
         assert np.array_equal(found.counted, wanted.counted)
     assert shape != (1, 1, _SIDE, _SIDE) or min(each.stride for each in summaries.values()) > 1
 
 
+def test_each_image_has_other_places_counted() -> None:
+    session, values = SummarizedSession(prepared(two_widths()), ["odd"], ["odd"]), images(1, 1, _SIDE, _SIDE)
+    seen: set[int] = set()
+    for image in range(40):
+        summaries, whole = session.run({"image": values}, image)
+        places = counted_places(whole["odd"].size, image)
+        assert np.array_equal(summaries["odd"].counted, whole["odd"].reshape(-1)[places.start :: places.step])
+        seen.update(places)
+    assert seen == set(range(12 * _SIDE * _SIDE))
+
+
 def test_images_of_several_sizes_are_summarized_by_their_own_size() -> None:
     session = SummarizedSession(prepared(two_widths()), ["odd"], [])
     for side in (8, _SIDE, 8):
-        odd = session.run({"image": images(1, 1, side, side)})[0]["odd"]
+        odd = session.run({"image": images(1, 1, side, side)}, 0)[0]["odd"]
         assert (odd.size, odd.stride) == (12 * side * side, stride_for(12 * side * side))
 
 
@@ -76,7 +87,7 @@ def test_a_size_that_no_shape_tells_is_read_off_each_run() -> None:
     session = SummarizedSession(model, ["kept"], [])
     for count in (20_000, 3, 19_997):
         keep = (np.arange(20_000) < count).astype(np.float32)
-        summary = session.run({"image": images(5000, 4), "keep": keep})[0]["kept"]
+        summary = session.run({"image": images(5000, 4), "keep": keep}, 0)[0]["kept"]
         assert (summary.size, summary.stride) == (count, stride_for(count))
         assert summary.counted.size == math.ceil(count / stride_for(count))
 
@@ -102,17 +113,33 @@ def test_a_stride_visits_every_row_and_column_and_counts_enough(size: int) -> No
     assert stride <= MOST_STRIDE or any(math.gcd(size, lower) > 1 for lower in range(MOST_STRIDE, stride))
 
 
-@given(st.lists(st.floats(-8, 8, width=32), min_size=1, max_size=80), st.integers(1, 9), st.booleans())
-def test_counted_values_stand_for_all_of_them(values: list[float], stride: int, rectified: bool) -> None:
+@given(st.integers(1, 1 << 18), st.integers(1, 64), st.integers(0, 10**9))
+def test_over_as_many_runs_as_its_stride_all_places_of_a_tensor_have_their_turn(
+    values_an_image: int, images_a_run: int, first: int
+) -> None:
+    size = values_an_image * images_a_run
+    runs = [counted_places(size, first + images_a_run * run) for run in range(stride_for(size))]
+    assert sorted(run.start for run in runs) == list(range(len(runs)))
+    assert {run.step for run in runs} == {len(runs)}
+    assert sum(map(len, runs)) == size
+
+
+@given(
+    st.lists(st.floats(-8, 8, width=32), min_size=1, max_size=80), st.integers(1, 9), st.integers(0, 8), st.booleans()
+)
+def test_counted_values_stand_for_all_of_them(values: list[float], stride: int, begin: int, rectified: bool) -> None:
     array = np.array(values, np.float32)
     array = np.maximum(array, 0) if rectified else array
+    places = range(min(begin, stride - 1, array.size - 1), array.size, stride)
     sketch = Sketch()
-    sketch.update(array, stride=stride)
+    sketch.add([summary_of(array, places)])
     assert (sketch.minimum, sketch.maximum) == (array.min(), array.max())
     assert sketch.counts.sum() + sketch.zeros == sketch.count == array.size
     assert sketch.counts.min() >= 0
+    standing = np.repeat(array[places.start :: stride], stride)
+    standing = np.pad(standing, (0, max(0, array.size - standing.size)), mode="edge")[: array.size]
     repeated = Sketch()
-    repeated.update(np.repeat(array[::stride], stride)[: array.size])
+    repeated.update(standing)
     assert (sketch.zeros == repeated.zeros) or not array.any()
     if sketch.exponent == repeated.exponent:
         assert np.array_equal(sketch.counts, repeated.counts)
@@ -125,7 +152,7 @@ _parts = st.lists(st.floats(-8, 8, width=32), min_size=1, max_size=20).map(lambd
 def test_runs_that_are_counted_together_give_what_they_give_one_by_one(
     runs: list[tuple[NDArray[np.float32], int]],
 ) -> None:
-    summaries = [summary_of(values, stride) for values, stride in runs]
+    summaries = [summary_of(values, range(0, values.size, stride)) for values, stride in runs]
     together, apart = Sketch(), Sketch()
     together.add(summaries)
     for summary in summaries:
