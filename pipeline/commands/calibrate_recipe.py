@@ -8,16 +8,17 @@ from pathlib import Path
 from pipeline.artifact import Artifacts, Graph, Splits
 from pipeline.commands.calibrate import check_whole, shard_from_text, sketched, sketches_name
 from pipeline.commands.outcome import Outcome
-from pipeline.commands.reading_context import reading_context
 from pipeline.commands.run import workspace_of
 from pipeline.data.dataset import open_dataset
 from pipeline.errors import RecipeError
+from pipeline.files.manifest import LOG
 from pipeline.files.workspace import CACHE, Workspace
 from pipeline.process.cancellation import Cancellation
 from pipeline.process.progress import Progress
 from pipeline.quantizing.calibration_pass import Pass
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.running import runner
+from pipeline.running.recipe_context import recipe_context
 from pipeline.running.selection import Selection
 from pipeline.stages.calibrate import Calibrate
 from pipeline.stages.export import Export
@@ -47,12 +48,11 @@ def calibrate_recipe(request: RecipeRequest, progress: Progress, cancellation: C
         check_whole(shard, '[calibrate] images = "auto"')
     workspace = workspace_of(recipe, request.workspace)
     made = _made(recipe, workspace, progress, cancellation)
-    data = stage.data(
-        open_dataset(
-            made[Splits],
-            reading_context(recipe, "calibrate", workspace.path, workspace.path / CACHE, progress, cancellation),
-        )
+    path = workspace.path
+    context = recipe_context(
+        recipe, "calibrate", progress, cancellation, cache=path / CACHE, checkpoints=path, log=path / LOG
     )
+    data = stage.data(open_dataset(made[Splits], context))
     until_tight = stage.method if stage.images == "auto" else None
     wanted = Pass(recipe.threads, shard, until_tight=until_tight, channels=stage.channel_extremes)
     file = request.out or Path(sketches_name(recipe.name, shard))

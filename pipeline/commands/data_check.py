@@ -11,12 +11,12 @@ import numpy as np
 
 from pipeline.checking.data_checks import Examined, class_counts
 from pipeline.commands.outcome import Outcome
-from pipeline.commands.reading_context import reading_context
 from pipeline.context import Context
 from pipeline.data.dataset import Dataset
 from pipeline.data.splits import SPLITS
 from pipeline.distillation.trainer import set_up_torch
 from pipeline.errors import DataRejected, RecipeError
+from pipeline.files.manifest import LOG
 from pipeline.measuring.teacher_checks import TeacherScore, teacher_score
 from pipeline.models.model import make_model
 from pipeline.models.weights import load_weights
@@ -24,6 +24,7 @@ from pipeline.process.cancellation import Cancellation
 from pipeline.process.progress import Progress
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.reporting.result import Finding
+from pipeline.running.recipe_context import recipe_context
 from pipeline.stages.data import Data
 from pipeline.stages.teacher import TrainTeacher, teacher_title
 from pipeline.tasks.task import interface_of
@@ -48,8 +49,11 @@ def data_check(
     stage = recipe.stage(Data.name)
     if not isinstance(stage, Data):
         raise RecipeError(f"{recipe_name} has no [data] section, so there is no data to check")
-    with tempfile.TemporaryDirectory() as folder:
-        context = reading_context(recipe, "data check", Path(folder), Path(folder), progress, cancellation)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        context = recipe_context(
+            recipe, "data check", progress, cancellation, cache=folder, checkpoints=folder, log=folder / LOG
+        )
         try:
             examined, findings = stage.checked(context)
         except DataRejected as error:

@@ -17,6 +17,7 @@ from pipeline.process.cancellation import Cancellation
 from pipeline.process.progress import QuietProgress
 from pipeline.process.world import World
 from pipeline.recipe import Recipe
+from pipeline.running.recipe_context import recipe_context
 
 
 @dataclass(frozen=True)
@@ -52,21 +53,14 @@ def follow(recipe: Recipe, world: World, cancellation: Cancellation) -> None:
             return
         inputs = Artifacts(kinds[name](folder) for name, folder in order.inputs.items())
         with tempfile.TemporaryDirectory(prefix="edgestill-") as scratch:
-            recipe.stages[order.stage].run(inputs, Path(scratch), _context(recipe, world, cancellation, order, scratch))
-
-
-def _context(recipe: Recipe, world: World, cancellation: Cancellation, order: Order, scratch: str) -> Context:
-    return Context(
-        name=recipe.name,
-        command=f"edgestill run {recipe.source}",
-        task=recipe.task,
-        seed=recipe.seed,
-        threads=recipe.threads,
-        recipe_folder=recipe.folder,
-        progress=QuietProgress(),
-        cancellation=cancellation,
-        cache=order.cache,
-        checkpoints=order.checkpoints,
-        log=Path(scratch) / LOG,
-        world=world,
-    )
+            context = recipe_context(
+                recipe,
+                "run",
+                QuietProgress(),
+                cancellation,
+                cache=order.cache,
+                checkpoints=order.checkpoints,
+                log=Path(scratch) / LOG,
+                world=world,
+            )
+            recipe.stages[order.stage].run(inputs, Path(scratch), context)

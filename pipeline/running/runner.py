@@ -21,6 +21,7 @@ from pipeline.process.world import World
 from pipeline.recipe import Recipe
 from pipeline.running.crew import announce, dismiss
 from pipeline.running.key import key_parts
+from pipeline.running.recipe_context import recipe_context
 from pipeline.running.selection import Selection, order_check, selected
 from pipeline.running.stage_memory import StageMemory
 from pipeline.stage import Stage
@@ -192,16 +193,11 @@ class _Run:
         return StageTracking(self._tracking, recipe.name, key, recipe.task.metric, settings)
 
     def _context(self, partial: Path) -> Context:
-        recipe = self._recipe
-        return Context(
-            name=recipe.name,
-            command=f"edgestill run {recipe.source}",
-            task=recipe.task,
-            seed=recipe.seed,
-            threads=recipe.threads,
-            recipe_folder=recipe.folder,
-            progress=self._progress,
-            cancellation=self._cancellation,
+        return recipe_context(
+            self._recipe,
+            "run",
+            self._progress,
+            self._cancellation,
             cache=self._workspace.path / CACHE,
             checkpoints=partial / CHECKPOINTS,
             log=partial / LOG,

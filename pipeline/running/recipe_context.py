@@ -1,4 +1,4 @@
-"""What a command that reads a recipe's data is given in place of a stage."""
+"""What a stage, or a command that reads a recipe's data, is told of the recipe."""
 
 from __future__ import annotations
 
@@ -7,13 +7,22 @@ from pathlib import Path
 from pipeline.context import Context
 from pipeline.process.cancellation import Cancellation
 from pipeline.process.progress import Progress
+from pipeline.process.world import World
 from pipeline.recipe import Recipe
 
 
-def reading_context(
-    recipe: Recipe, command: str, folder: Path, cache: Path, progress: Progress, cancellation: Cancellation
+def recipe_context(
+    recipe: Recipe,
+    command: str,
+    progress: Progress,
+    cancellation: Cancellation,
+    *,
+    cache: Path,
+    checkpoints: Path,
+    log: Path,
+    world: World | None = None,
 ) -> Context:
-    """For a command that reads a recipe's data and runs no stage; what is written for a while goes into `folder`."""
+    """For the work of `edgestill <command>`; the paths are explained at `Context`."""
     return Context(
         name=recipe.name,
         command=f"edgestill {command} {recipe.source}",
@@ -24,6 +33,7 @@ def reading_context(
         progress=progress,
         cancellation=cancellation,
         cache=cache,
-        checkpoints=folder,
-        log=folder / "log.txt",
+        checkpoints=checkpoints,
+        log=log,
+        world=world or World(),
     )
