@@ -24,7 +24,7 @@ from pipeline.data.dataset import Dataset, open_dataset
 from pipeline.data.splits import SPLITS
 from pipeline.distillation.teacher_cache import CacheSettings
 from pipeline.distillation.teaching import Teaching
-from pipeline.distillation.trainer import fit, set_up_torch
+from pipeline.distillation.trainer import fit
 from pipeline.distillation.training import Lesson, Training
 from pipeline.files import atomic
 from pipeline.measuring.predictions import predictions
@@ -32,6 +32,7 @@ from pipeline.mistakes import settings_from_toml
 from pipeline.models.model import make_model
 from pipeline.process.cancellation import Cancellation
 from pipeline.process.progress import QuietProgress
+from pipeline.process.torch_state import set_up_torch
 from pipeline.recipe import built_in_recipes
 from pipeline.stages.data import Data
 from pipeline.stages.distill import Distill

@@ -33,11 +33,12 @@ from pipeline.distillation.optimizer import LearningRateSchedule, Optimizer
 from pipeline.distillation.signals import NoTeacher, TeacherSignals
 from pipeline.distillation.teacher_cache import CacheSettings
 from pipeline.distillation.teaching import Teaching
-from pipeline.distillation.trainer import fit, set_up_torch
+from pipeline.distillation.trainer import fit
 from pipeline.distillation.training import Lesson, Training
 from pipeline.mistakes import settings_from_toml
 from pipeline.models.model import make_model, parameter_count
 from pipeline.models.weights import write_weights
+from pipeline.process.torch_state import set_up_torch
 from pipeline.samples.digits import digit_images
 from pipeline.stages.data import Data
 from pipeline.stages.teacher import TrainTeacher

@@ -21,10 +21,11 @@ from pipeline.distillation.losses.relational import RKD
 from pipeline.distillation.losses.similarity import Similarity
 from pipeline.distillation.optimizer import Optimizer
 from pipeline.distillation.signals import Signals, TeacherSignals
-from pipeline.distillation.trainer import fit, set_up_torch
+from pipeline.distillation.trainer import fit
 from pipeline.distillation.training import Lesson, Training
 from pipeline.distillation.views import Batch
 from pipeline.networks.plain import PlainNetwork
+from pipeline.process.torch_state import set_up_torch
 from pipeline.process.world import asked_world, joined
 
 PAIRS = (LayerPair(student="stages.1", teacher="maps"),)

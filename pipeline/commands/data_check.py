@@ -14,7 +14,6 @@ from pipeline.commands.outcome import Outcome
 from pipeline.context import Context
 from pipeline.data.dataset import Dataset
 from pipeline.data.splits import SPLITS
-from pipeline.distillation.trainer import set_up_torch
 from pipeline.errors import DataRejected, RecipeError
 from pipeline.files.manifest import LOG
 from pipeline.measuring.teacher_checks import TeacherScore, teacher_score
@@ -22,6 +21,7 @@ from pipeline.models.model import make_model
 from pipeline.models.weights import load_weights
 from pipeline.process.cancellation import Cancellation
 from pipeline.process.progress import Progress
+from pipeline.process.torch_state import set_up_torch
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.reporting.result import Finding
 from pipeline.running.recipe_context import recipe_context

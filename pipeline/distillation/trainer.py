@@ -49,14 +49,6 @@ def fit(
     return _Training(network, dataset, lesson, training, context, title, on_epoch).run()
 
 
-def set_up_torch(context: Context, offset: int = 0) -> None:
-    """Threads and random state: with one thread the same seed gives the same bits. The offset tells networks apart."""
-    import torch
-
-    torch.set_num_threads(context.threads)
-    torch.manual_seed(context.seed + offset)
-
-
 class _Training:
     def __init__(
         self,

@@ -23,13 +23,14 @@ from pipeline.distillation.signals import NoTeacher, TeacherSignals
 from pipeline.distillation.target import Target, applied
 from pipeline.distillation.teacher_cache import CacheSettings
 from pipeline.distillation.teaching import Teaching
-from pipeline.distillation.trainer import fit, set_up_torch, write_events
+from pipeline.distillation.trainer import fit, write_events
 from pipeline.distillation.training import Fit, Lesson, Training
 from pipeline.errors import RecipeError
 from pipeline.files import atomic
 from pipeline.mistakes import chosen
 from pipeline.models.model import Model, make_model, model_files, model_tools, parameter_count
 from pipeline.models.weights import load_weights, network_document, write_weights
+from pipeline.process.torch_state import set_up_torch
 from pipeline.stages.teacher import WeightsFile
 from pipeline.stages.training import TrainingStage
 

@@ -14,7 +14,6 @@ from engines.base import BATCH
 from pipeline.artifact import Artifact, Artifacts, Graph, Splits, Student
 from pipeline.context import Context
 from pipeline.data.dataset import open_dataset, read_interface
-from pipeline.distillation.trainer import set_up_torch
 from pipeline.errors import NotAcceptable, RecipeError
 from pipeline.exporting.exporter import exported, source_modules, strip_metadata
 from pipeline.exporting.parity import ReferenceSession, Tolerance, require_parity
@@ -23,6 +22,7 @@ from pipeline.files import atomic
 from pipeline.models.interface import Interface
 from pipeline.models.weights import load_network
 from pipeline.names import checked_distinct, unknown
+from pipeline.process.torch_state import set_up_torch
 from pipeline.stage import Stage
 
 if TYPE_CHECKING:

@@ -17,13 +17,13 @@ from pipeline.building.built import BuiltRecord, built_records
 from pipeline.building.engine_errors import engine_errors_explained
 from pipeline.context import Context
 from pipeline.data.dataset import open_dataset
-from pipeline.distillation.trainer import set_up_torch
 from pipeline.files import atomic
 from pipeline.files.archive import write_npz
 from pipeline.measuring.accuracy import Predictions, TestSplit
 from pipeline.measuring.latencies import latencies, phases_of, sample_arrays, summaries
 from pipeline.measuring.loaded_engines import loaded_engines, peak_memory, why_not_run
 from pipeline.names import checked_distinct, unknown
+from pipeline.process.torch_state import set_up_torch
 from pipeline.stage import Stage
 from pipeline.tasks.intervals import Interval
 

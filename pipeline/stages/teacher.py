@@ -14,7 +14,7 @@ from pipeline.context import Context
 from pipeline.data.dataset import Dataset, open_dataset, read_interface
 from pipeline.distillation.losses.labels import Labels
 from pipeline.distillation.signals import NoTeacher
-from pipeline.distillation.trainer import fit, set_up_torch, write_events
+from pipeline.distillation.trainer import fit, write_events
 from pipeline.distillation.training import Lesson
 from pipeline.errors import RecipeError
 from pipeline.files import atomic
@@ -22,6 +22,7 @@ from pipeline.measuring.predictions import predictions
 from pipeline.measuring.teacher_checks import teacher_score
 from pipeline.models.model import Model, make_model, model_files, model_tools, parameter_count
 from pipeline.models.weights import SUFFIXES, load_weights, network_document, write_weights
+from pipeline.process.torch_state import set_up_torch
 from pipeline.stages.training import TrainingStage
 
 if TYPE_CHECKING:

@@ -26,12 +26,13 @@ from pipeline.distillation.losses.labels import Labels
 from pipeline.distillation.losses.loss import DistillationLoss, LayerPair
 from pipeline.distillation.optimizer import Optimizer
 from pipeline.distillation.signals import Signals, TeacherSignals
-from pipeline.distillation.trainer import fit, set_up_torch
+from pipeline.distillation.trainer import fit
 from pipeline.distillation.training import Fit, Lesson, OnEpoch, Training
 from pipeline.distillation.views import Batch
 from pipeline.errors import Cancelled, DataRejected, NotAcceptable, RecipeError
 from pipeline.networks.plain import PlainNetwork
 from pipeline.process.cancellation import Cancellation
+from pipeline.process.torch_state import set_up_torch
 from pipeline.tasks.classification import OneOfSeveral
 from pipeline.tasks.task import Arrays, Task
 

@@ -22,10 +22,11 @@ from pipeline.distillation.augment import Augment
 from pipeline.distillation.losses.labels import Labels
 from pipeline.distillation.optimizer import Optimizer
 from pipeline.distillation.signals import NoTeacher
-from pipeline.distillation.trainer import fit, set_up_torch
+from pipeline.distillation.trainer import fit
 from pipeline.distillation.training import Fit, Lesson, Training
 from pipeline.errors import NotAcceptable
 from pipeline.networks.plain import PlainNetwork
+from pipeline.process.torch_state import set_up_torch
 from pipeline.tracking import TRACKERS
 from pipeline.tracking.tensorboard import TensorBoard
 from pipeline.tracking.tracker import Event, State, TrackedTraining, Tracker
