@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import math
 import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +12,13 @@ from pipeline.context import Context
 from pipeline.data.dataset import Dataset
 from pipeline.distillation.augment import epoch_order
 from pipeline.distillation.checkpoint import read_checkpoint, write_checkpoint
-from pipeline.distillation.training import Fit, Lesson, OnEpoch, State, Training
+from pipeline.distillation.epochs import Epochs, copied
+from pipeline.distillation.training import Fit, Lesson, OnEpoch, Training
 from pipeline.distillation.views import Batches, Views
 from pipeline.errors import Cancelled, DataRejected, RecipeError
-from pipeline.files import atomic
-from pipeline.measuring.predictions import predictions
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from pipeline.process.progress import Phase
 
@@ -64,8 +59,8 @@ class _Training:
         from pipeline.distillation.stepper import Stepper
 
         self._dataset, self._lesson, self._settings = dataset, lesson, training
-        self._context, self._title, self._on_epoch = context, title, on_epoch
-        self._validation, samples = dataset.indices("validation"), len(dataset.indices("train"))
+        self._context, self._title = context, title
+        samples = len(dataset.indices("train"))
         self._batches_each = _batches_each(samples, training.batch_size, title)
         self._share = context.world.share(training.batch_size, f"{title}: batch_size")
         if not any(parameter.requires_grad for parameter in network.parameters()):
@@ -76,11 +71,9 @@ class _Training:
         self._batches = Batches(dataset, self._views, context.task.dense, parameter.device, parameter.dtype)
         self._stepper = Stepper(self._network, dataset, lesson.terms, training, context, title)
         self._average = None if training.ema is None else MovingAverage(self._network, training.ema)
+        self._epochs = Epochs(self._network, self._average, dataset, training, context, title, on_epoch)
         self._checkpoint = context.checkpoints / f"{title}.pt"
         self._saved_s, self._saving_s = time.monotonic(), 0.0
-        self._best: State = {}
-        self._best_epoch = 0
-        self._events: list[dict[str, Any]] = []
         self._sums: NDArray[np.float64] = np.zeros(0)
         self._tracked = context.tracking.training(title)
 
@@ -91,7 +84,7 @@ class _Training:
     def _run(self) -> Fit:
         self._prepare()
         epoch, batch = self._resume()
-        ended, done = self._ends(), epoch * self._batches_each + batch
+        ended, done = self._epochs.why_ended(), epoch * self._batches_each + batch
         with self._context.progress.phase(self._title, self._settings.epochs * self._batches_each) as phase:
             if done:
                 where = f"step {batch} of epoch {epoch + 1}" if batch else f"epoch {epoch} of {self._settings.epochs}"
@@ -101,13 +94,19 @@ class _Training:
                 self._epoch(epoch, batch, phase)
                 epoch, batch = epoch + 1, 0
                 self._close_epoch(epoch)
-                ended = self._ends()
+                ended = self._epochs.why_ended()
                 if ended or epoch == self._settings.epochs or self._may_save():
                     self._save(epoch, 0)
                 # A killed training may repeat an epoch: trackers add what they lack, and nothing twice.
-                self._tracked.write(self._events)
+                self._tracked.write(self._epochs.events)
         self._stepper.close()
-        done_as = Fit(self._best, _copied(self._network), self._best_epoch, tuple(self._events), ended == "pruned")
+        done_as = Fit(
+            self._epochs.best,
+            copied(self._network),
+            self._epochs.best_epoch,
+            tuple(self._epochs.events),
+            ended == "pruned",
+        )
         self._context.say(
             f"{self._title}: epoch {done_as.best_epoch} of {self._settings.epochs} is best, "
             f"validation {self._context.task.metric} {done_as.validation:.2%}{f' ({ended})' if ended else ''}"
@@ -162,55 +161,9 @@ class _Training:
         return self._saving_s <= CHECKPOINT_SHARE * (time.monotonic() - self._saved_s)
 
     def _close_epoch(self, epoch: int) -> None:
-        metric = self._context.world.told(self._judged() if self._context.world.leads else None)
-        means = self._sums / self._batches_each
-        self._events.append(
-            {
-                "phase": self._title,
-                "epoch": epoch,
-                "step": epoch * self._batches_each,
-                "loss": float(means[0]),
-                "terms": dict(zip(self._stepper.term_names, map(float, means[1:]), strict=True)),
-                "learning_rate": self._stepper.learning_rate,
-                "validation": metric,
-            }
-        )
-        # Ties go to the later epoch: it has seen the lower learning rate.
-        if not self._best_epoch or metric >= self._events[self._best_epoch - 1]["validation"]:
-            self._best, self._best_epoch = self._judged_weights(), epoch
-
-    def _ends(self) -> str:
-        """Why the training ends before its last epoch; nothing where it does not."""
-        if not self._events:
-            return ""
-        epoch, metrics = len(self._events), [float(event["validation"]) for event in self._events]
-        patience = self._settings.early_stopping
-        if epoch == self._settings.epochs:
-            return ""
-        if self._on_epoch is not None and not self._on_epoch(metrics):
-            return "pruned"
-        if patience is None:
-            return ""
-        # A tie is no gain: the first epoch that reached the best counts.
-        return "stopped early" if epoch - 1 - metrics.index(max(metrics)) >= patience else ""
-
-    def _judged(self) -> float:
-        if self._average is None:
-            return self._score()
-        with self._average.in_place():
-            return self._score()
-
-    def _score(self) -> float:
-        found = predictions(self._network, self._dataset, self._validation)
-        metric = self._context.task.score(found, self._dataset.labels(self._validation))
-        # A user's metric may be anything; NaN would be best for ever.
-        return metric if math.isfinite(metric) else -math.inf
-
-    def _judged_weights(self) -> State:
-        if self._average is None:
-            return _copied(self._network)
-        with self._average.in_place():
-            return _copied(self._network)
+        means = (self._sums / self._batches_each).tolist()
+        terms = dict(zip(self._stepper.term_names, means[1:], strict=True))
+        self._epochs.close(epoch * self._batches_each, means[0], terms, self._stepper.learning_rate)
 
     def _save(self, epoch: int, batch: int) -> None:
         started_s = self._saved_s = time.monotonic()
@@ -220,9 +173,7 @@ class _Training:
             "epoch": epoch,
             "batch": batch,
             "sums": self._sums.tolist(),
-            "best": self._best,
-            "best_epoch": self._best_epoch,
-            "events": self._events,
+            **self._epochs.state(),
             "average": None if self._average is None else self._average.state(),
             **self._stepper.state(),
         }
@@ -239,13 +190,14 @@ class _Training:
         self._stepper.restore(state)
         if self._average is not None:
             self._average.restore(state["average"])
-        self._best, self._best_epoch, self._events = state["best"], state["best_epoch"], state["events"]
+        self._epochs.restore(state)
         self._sums = np.asarray(state["sums"])
-        self._tracked.write(self._events)
+        self._tracked.write(self._epochs.events)
         return int(state["epoch"]), int(state["batch"])
 
     def _figures(self, mean_loss: float) -> str:
-        validation = f"  validation {self._events[-1]['validation']:.1%}" if self._events else ""
+        done = self._epochs.events
+        validation = f"  validation {done[-1]['validation']:.1%}" if done else ""
         return f"loss {mean_loss:.3f}{validation}"
 
 
@@ -256,12 +208,3 @@ def _batches_each(samples: int, batch_size: int, title: str) -> int:
             "lower batch_size or add samples"
         )
     return samples // batch_size
-
-
-def _copied(network: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in network.state_dict().items()}
-
-
-def write_events(path: Path, events: Sequence[Mapping[str, Any]]) -> None:
-    """One JSON object a line."""
-    atomic.write_text(path, "".join(json.dumps(event) + "\n" for event in events))

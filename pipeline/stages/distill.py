@@ -13,6 +13,7 @@ from pipeline.artifact import TARGET, Artifact, Artifacts, Splits, Student, Teac
 from pipeline.context import Context
 from pipeline.data.dataset import Dataset, open_dataset, read_interface
 from pipeline.distillation.augment import Augment
+from pipeline.distillation.epochs import write_events
 from pipeline.distillation.losses import LOSSES
 from pipeline.distillation.losses.labels import Labels
 from pipeline.distillation.losses.loss import DistillationLoss
@@ -23,7 +24,7 @@ from pipeline.distillation.signals import NoTeacher, TeacherSignals
 from pipeline.distillation.target import Target, applied
 from pipeline.distillation.teacher_cache import CacheSettings
 from pipeline.distillation.teaching import Teaching
-from pipeline.distillation.trainer import fit, write_events
+from pipeline.distillation.trainer import fit
 from pipeline.distillation.training import Fit, Lesson, Training
 from pipeline.errors import RecipeError
 from pipeline.files import atomic

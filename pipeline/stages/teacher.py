@@ -12,9 +12,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 from pipeline.artifact import Artifact, Artifacts, Splits, Teacher, teacher_files
 from pipeline.context import Context
 from pipeline.data.dataset import Dataset, open_dataset, read_interface
+from pipeline.distillation.epochs import write_events
 from pipeline.distillation.losses.labels import Labels
 from pipeline.distillation.signals import NoTeacher
-from pipeline.distillation.trainer import fit, write_events
+from pipeline.distillation.trainer import fit
 from pipeline.distillation.training import Lesson
 from pipeline.errors import RecipeError
 from pipeline.files import atomic
