@@ -89,6 +89,25 @@ def arrays(count: int = IMAGES, noise: float = 0.3) -> dict[str, NDArray[Any]]:
     return {"images": images, "labels": labels}
 
 
+def sequences(count: int = 40) -> dict[str, NDArray[Any]]:
+    """Two classes of sequences of 3 to 6 steps, padded to 6."""
+    random = np.random.default_rng(0)
+    lengths, labels = 3 + np.arange(count) % 4, np.arange(count) % 2
+    mask = (np.arange(6) < lengths[:, None]).astype(np.float32)
+    rows = (random.normal(labels[:, None, None], 1, (count, 6, 5)) * mask[..., None]).astype(np.float32)
+    return {"rows": rows, "mask": mask, "tokens": random.integers(0, 90, (count, 6)), "labels": labels}
+
+
+AXES = {"tokens": ("length",), "rows": ("length", "features"), "mask": ("length",)}
+SEQUENCES: dict[str, Any] = {"task": "sequence-classification", "npz": "data.npz", "inputs": AXES}
+
+
+def scenes(height: int = 8, width: int = 6) -> dict[str, NDArray[Any]]:
+    """Images whose label says of each pixel whether it is bright."""
+    labels = np.random.default_rng(0).integers(0, 2, (40, height, width))
+    return {"images": labels.astype(np.float32), "labels": labels}
+
+
 def save_npz(path: Path, data: Mapping[str, Any]) -> None:
     """As a user saves it, objects included."""
     np.savez(path, **data)

@@ -113,7 +113,7 @@ ANY_RULES: tuple[LintRule, ...] = (
         families=ANY,
         why="every value is multiplied by the ratio of the two scales, and runtimes build it without a word",
         advice="give the DequantizeLinear the scale, zero-point and axis of its QuantizeLinear",
-        source="ONNX DequantizeLinear; built with TensorRT-RTX 1.7: tests/calibration/test_lint.py",
+        source="ONNX DequantizeLinear; built with TensorRT-RTX 1.7: tests/calibration/lint/test_lint.py",
         versions="all",
         finds=_mismatched_pairs,
     ),

@@ -17,8 +17,8 @@ ANY: tuple[str, ...] = tuple(FAMILY)
 TENSORRT: tuple[str, ...] = tuple(name for name, family in FAMILY.items() if family.rules != "cpu")
 CPU: tuple[str, ...] = tuple(name for name, family in FAMILY.items() if family.rules == "cpu")
 
-BUILT = "built with TensorRT-RTX 1.7, its realized layers read: tests/calibration/test_lint.py"
-OPTIMIZED = "the graph that onnxruntime 1.32 optimizes, read: tests/calibration/test_lint.py"
+BUILT = "built with TensorRT-RTX 1.7, its realized layers read: tests/calibration/lint/test_lint.py"
+OPTIMIZED = "the graph that onnxruntime 1.32 optimizes, read: tests/calibration/lint/test_lint.py"
 RTX_VERSIONS = "TensorRT-RTX 1.7"
 ORT_VERSIONS = "onnxruntime 1.23 and later"
 

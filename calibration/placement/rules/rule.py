@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-OPTIMIZED = "the graph that onnxruntime 1.32 optimizes, read: tests/calibration/test_placement.py"
+OPTIMIZED = "the graph that onnxruntime 1.32 optimizes, read: tests/calibration/placement/test_placement.py"
 """A source of rules."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from calibration.placement.rules.rule import Rule
 
-_BUILT = "built with TensorRT-RTX 1.7 and its realized layers read: tests/calibration/test_patterns.py"
+_BUILT = "built with TensorRT-RTX 1.7 and its realized layers read: tests/calibration/placement/test_patterns.py"
 _TENSORRT = "TensorRT 10.3 to 11; TensorRT-RTX 1.7"
 
 BOTH_OPERANDS = Rule(

@@ -13,10 +13,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fake_tensorrt_session import FakeTensorRT
 from host_cuda import HostCuda
 from plans import plan_bytes
 from test_tensorrt_layers import TENSORRT_10
-from test_tensorrt_session import FakeTensorRT
 
 from engines import cuda as cuda_package
 from engines.audit import Kind, summarize

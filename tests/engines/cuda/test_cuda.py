@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_tensorrt_session import FakeContext, FakeTensorRT
 from host_cuda import HostCuda
 from stand_in_cuda import SOURCE, StandInPyCuda, compiled
-from test_tensorrt_session import FakeContext, FakeTensorRT
 
 from engines import cuda
 from engines.cuda import Cuda, CudaRuntime, PyCuda, driver, driver_calls, runtime

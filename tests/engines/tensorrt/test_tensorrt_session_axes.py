@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fake_tensorrt_session import FakeTensorRT
 from host_cuda import HostCuda
 from numpy.typing import NDArray
-from test_tensorrt_session import FakeTensorRT
 
 from engines.base import Session, TensorInfo
 from engines.errors import EngineError

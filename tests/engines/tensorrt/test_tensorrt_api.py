@@ -176,7 +176,7 @@ def _fits(use: Use, names: list[str]) -> bool:
 
 
 def api_of(version: str) -> dict[str, Any]:
-    file = Path(__file__).parents[1] / "data" / "tensorrt-api" / f"tensorrt-{version}.json"
+    file = Path(__file__).parents[2] / "data" / "tensorrt-api" / f"tensorrt-{version}.json"
     known: dict[str, Any] = json.loads(file.read_text())["api"]
     return known
 

@@ -27,7 +27,7 @@ from engines.tensorrt.ranges import Coverage, bind_ranges, coverage_of
 
 LATER = {"SQUEEZE", "UNSQUEEZE"}
 """Layers that TensorRT 10.3 does not have yet."""
-API = Path(__file__).parents[1] / "data" / "tensorrt-api"
+API = Path(__file__).parents[2] / "data" / "tensorrt-api"
 
 
 def table(**amax: float) -> RangeTable:
