@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from onnx import NodeProto, helper
 
@@ -20,12 +21,28 @@ RELUS = frozenset({"Relu", "Clip"})
 
 
 @dataclass(frozen=True)
+class Room:
+    """Where nodes cost a runtime no kernel of their own."""
+
+    behind: frozenset[str] = ACTIVATIONS
+    """The operators that a Mul and an Add may stand behind."""
+    pads: bool = False
+    """Whether a Pad may stand in front of these two."""
+
+
+APART = Room(ACTIVATIONS | RELUS, pads=True)
+"""Of a runtime that makes 8 bits of a product's result in a kernel of its own."""
+
+
+@dataclass(frozen=True)
 class Reader:
     """A product that reads a tensor."""
 
     node: str
     bias: BiasSite
     """Where what a shift adds to the product is taken back."""
+    pads: tuple[int, ...] = ()
+    """Zeros that a convolution puts around its images: (top, left, bottom, right); empty where it puts none."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +55,11 @@ class Site:
     giver: BiasSite | None
     """The layer whose constants take shift and scale; None where a Mul and an Add are put behind the tensor."""
     readers: tuple[Reader, ...]
+
+    @property
+    def pads(self) -> tuple[int, ...]:
+        """What its readers pad with, all of them alike: zeros that are to be there before the shift."""
+        return self.readers[0].pads
 
 
 @dataclass(frozen=True)
@@ -52,24 +74,24 @@ class Stream:
     """By the tensor, of those that products read."""
 
 
-def sites_of(graph: Graph, products: Collection[str], behind: frozenset[str] = ACTIVATIONS) -> Iterator[Site | Stream]:
-    """Those of a prepared graph that only nodes of `products` read, and the residual adds of a stream.
-
-    `behind` are the operators that a Mul and an Add may stand behind.
-    """
+def sites_of(graph: Graph, products: Collection[str], room: Room = Room()) -> Iterator[Site | Stream]:
+    """Those of a prepared graph that only nodes of `products` read, and the residual adds of a stream."""
     streams = list(_streams(graph, products))
     yield from streams
     within = {name for stream in streams for add in stream.adds for name in add}
     for node in graph.nodes:
         tensor = str(node.output[0])
-        readers = _readers(graph, tensor, products)
+        readers = _readers(graph, tensor, products, room.pads)
         if tensor in within or not readers or len(readers) < len(graph.readers[tensor]) or len(node.output) > 1:
             continue
         giver, axis = _giver(graph, node), _axis(graph, tensor)
         if giver is not None and giver.axis != axis:  # its constants are of other channels than the products'
             continue
-        if giver is not None or node.op_type in behind:
-            yield Site(tensor, axis, giver, readers)
+        padded = {reader.pads for reader in readers} != {()}
+        if padded and len({reader.pads for reader in readers}) > 1:
+            continue
+        if (giver is not None and not padded) or node.op_type in room.behind:
+            yield Site(tensor, axis, None if padded else giver, readers)
 
 
 def _streams(graph: Graph, products: Collection[str]) -> Iterator[Stream]:
@@ -77,7 +99,7 @@ def _streams(graph: Graph, products: Collection[str]) -> Iterator[Stream]:
         adds = tuple((str(node.input[0]), str(node.input[1]), str(node.output[0])) for node in nodes)
         tensors = dict.fromkeys(name for add in adds for name in add)
         sums = {add[2] for add in adds}
-        readers = {name: _readers(graph, name, products) for name in tensors}
+        readers = {name: _readers(graph, name, products, may_pad=False) for name in tensors}
         givers = {name: _giver(graph, graph.producer[name]) for name in tensors if name not in sums}
         inside = {node.name for node in nodes}
         closed = all(
@@ -106,16 +128,16 @@ def _chains(graph: Graph) -> list[list[NodeProto]]:
     return [nodes for _, nodes in chains]
 
 
-def _readers(graph: Graph, tensor: str, products: Collection[str]) -> tuple[Reader, ...]:
+def _readers(graph: Graph, tensor: str, products: Collection[str], may_pad: bool) -> tuple[Reader, ...]:
     """The products that read a tensor and take a shift; none of one that others see too, or whose rank is unknown."""
     if tensor in graph.outputs or tensor in graph.captured or not graph.shape(tensor):
         return ()
     found = []
     for edge in graph.readers.get(tensor, ()):
         if edge.position == 0 and edge.node.name in products and _takes_shift(graph, edge.node, _axis(graph, tensor)):
-            bias = bias_site(graph, edge.node)
-            if bias is not None:
-                found.append(Reader(edge.node.name, bias))
+            bias, pads = bias_site(graph, edge.node), _pads(edge.node)
+            if bias is not None and pads is not None and (may_pad or not pads):
+                found.append(Reader(edge.node.name, bias, pads))
     return tuple(found)
 
 
@@ -137,9 +159,18 @@ def _giver(graph: Graph, node: NodeProto) -> BiasSite | None:
 
 
 def _takes_shift(graph: Graph, node: NodeProto, axis: int) -> bool:
-    if not takes_scales(graph, node, axis):
-        return False
-    given = {item.name: helper.get_attribute_value(item) for item in node.attribute}
-    if node.op_type == "Conv":
-        return not any(given.get("pads", ())) and given.get("auto_pad", b"NOTSET") in (b"NOTSET", b"VALID")
-    return bool(given.get("alpha", 1.0) == given.get("beta", 1.0) == 1.0)
+    given = _given(node)
+    return takes_scales(graph, node, axis) and bool(given.get("alpha", 1.0) == given.get("beta", 1.0) == 1.0)
+
+
+def _pads(node: NodeProto) -> tuple[int, ...] | None:
+    """Zeros around the images that it reads; None where their number depends on the images' size."""
+    given = _given(node)
+    if given.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
+        return None
+    pads = tuple(given.get("pads", ()))
+    return pads if node.op_type == "Conv" and any(pads) else ()
+
+
+def _given(node: NodeProto) -> dict[str, Any]:
+    return {item.name: helper.get_attribute_value(item) for item in node.attribute}

@@ -15,14 +15,16 @@ convolutions compute the Relu and the 8 bits themselves.
 The weights' rounding errors meet the mean of x - c, which is further from zero than that of x: correct the biases, or
 round the weights with it in view (bias_correction.py, rounding.py); without either a shift may lose.
 
-As c is not zero, a convolution that pads with zeros cannot read it. With a Pad in front of the Mul it could (0.6 dB of
-either network, and 5 to 8 % more bytes); elsewhere a Pad is a kernel of its own. Such ones stay as they are.
+As c is not zero, a convolution that pads with zeros cannot read x - c. Where the runtime has room for it, a Pad in
+front of the Mul puts the zeros there before the shift (TensorRT-RTX: no kernel more, and 5 to 8 % more bytes);
+elsewhere a Pad is a kernel of its own, and what such a convolution reads stays as it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,13 +34,14 @@ from calibration.graph import Graph
 from calibration.names import FreshNames
 from calibration.repairs.biases import BiasSite, with_biases
 from calibration.repairs.channel_weights import BALANCED, ChannelWeights, scales_of, with_own_vectors
-from calibration.repairs.shift_sites import ACTIVATIONS, Reader, Site, Stream, sites_of
+from calibration.repairs.shift_sites import Reader, Room, Site, Stream, sites_of
 from calibration.segments import ChannelExtremes, channel_extremes
 from calibration.statistics.collect import Batch
 
 _TINY = float(np.finfo(np.float32).tiny)
 _LEAST_USE = 0.05
 """Of the grid, that nodes are added for."""
+_NO_PADS = Room()
 
 
 @dataclass(frozen=True)
@@ -49,9 +52,17 @@ class _Move:
     scales: NDArray[np.float64]
 
 
-def is_shiftable(model: ModelProto, products: Collection[str], behind: frozenset[str] = ACTIVATIONS) -> bool:
+@dataclass(frozen=True)
+class _Inserted:
+    """What is put behind a tensor: where its readers padded with zeros a Pad, then a Mul and an Add."""
+
+    site: Site
+    move: _Move
+
+
+def is_shiftable(model: ModelProto, products: Collection[str], room: Room = _NO_PADS) -> bool:
     """Whether `shifted` may change anything."""
-    return next(sites_of(Graph(with_own_vectors(model)), frozenset(products), behind), None) is not None
+    return next(sites_of(Graph(with_own_vectors(model)), frozenset(products), room), None) is not None
 
 
 def shifted(
@@ -59,7 +70,7 @@ def shifted(
     products: Collection[str],
     batches: Sequence[Batch],
     threads: int,
-    behind: frozenset[str] = ACTIVATIONS,
+    room: Room = _NO_PADS,
 ) -> ModelProto:
     """The same function with the channels of what only `products` read moved; they are nodes of the prepared graph.
 
@@ -67,7 +78,7 @@ def shifted(
     before is no longer true of it.
     """
     model = with_own_vectors(model)
-    sites = list(sites_of(Graph(model), frozenset(products), behind))
+    sites = list(sites_of(Graph(model), frozenset(products), room))
     axes = {name: 1 for site in sites if isinstance(site, Stream) for add in site.adds for name in add}
     axes |= {site.tensor: site.axis for site in sites if isinstance(site, Site)}
     seen = channel_extremes(model, axes, batches, threads)
@@ -90,17 +101,19 @@ class _Moves:
     weights: ChannelWeights
     offsets: dict[BiasSite, NDArray[np.float64]] = field(default_factory=dict)
     """What each bias is to have more, in what the weights are by now."""
-    inserted: dict[str, tuple[int, _Move]] = field(default_factory=dict)
-    """By the tensor: the axis of its channels, and what a Mul and an Add are to do behind it."""
+    inserted: dict[str, _Inserted] = field(default_factory=dict)
+    """By the tensor."""
 
     def move(self, site: Site, seen: ChannelExtremes) -> None:
+        if site.pads:
+            seen = ChannelExtremes(np.minimum(seen.low, 0.0), np.maximum(seen.high, 0.0))
         if site.giver is None and _unused(seen) < _LEAST_USE:
             return
         reach = self.weights.reach([reader.node for reader in site.readers])
         move = _Move(seen.middle, scales_of(seen.half_range, reach, BALANCED))
         self._read(site.readers, move)
         if site.giver is None:
-            self.inserted[site.tensor] = site.axis, move
+            self.inserted[site.tensor] = _Inserted(site, move)
         else:
             self._give(site.giver, move)
 
@@ -147,30 +160,61 @@ def _unused(seen: ChannelExtremes) -> float:
     return float(np.mean(1 - seen.half_range[amax > 0] / amax[amax > 0])) if (amax > 0).any() else 0.0
 
 
-def _with_nodes(model: ModelProto, inserted: Mapping[str, tuple[int, _Move]]) -> ModelProto:
-    """A Mul and an Add behind each tensor, for all that read it."""
-    graph, names = Graph(model), FreshNames(model)
+def _with_nodes(model: ModelProto, inserted: Mapping[str, _Inserted]) -> ModelProto:
+    """The nodes behind each tensor, for all that read it."""
     result = ModelProto()
     result.CopyFrom(model)
     del result.graph.node[:]
+    behind = _Behind(Graph(model), FreshNames(model), result)
+    padded = {reader.node for each in inserted.values() for reader in each.site.readers if reader.pads}
     renamed: dict[str, str] = {}
     for original in model.graph.node:
         node = NodeProto()
         node.CopyFrom(original)
         node.input[:] = [renamed.get(name, name) for name in node.input]
+        if node.name in padded:
+            kept = [item for item in node.attribute if item.name != "pads"]
+            del node.attribute[:]
+            node.attribute.extend(kept)
         result.graph.node.append(node)
         for tensor in set(node.output) & inserted.keys():
-            axis, move = inserted[tensor]
-            source, shape = tensor, graph.shape(tensor) or ()
-            for operator, values in (("Mul", 1 / move.scales), ("Add", -move.middle / move.scales)):
-                constant = names.like(f"{tensor}_{operator.lower()}_by")
-                array = values.astype(np.float32).reshape(-1, *[1] * (len(shape) - 1 - axis % len(shape)))
-                result.graph.initializer.append(numpy_helper.from_array(array, constant))
-                output = names.like(f"{tensor}_{'scaled' if operator == 'Mul' else 'shifted'}")
-                name = names.like(f"{operator}_{output}")
-                result.graph.node.append(helper.make_node(operator, [source, constant], [output], name=name))
-                sizes = [f"{output}_{i}" if size is None else size for i, size in enumerate(shape)]
-                result.graph.value_info.append(helper.make_tensor_value_info(output, 1, sizes))
-                source = output
-            renamed[tensor] = source
+            renamed[tensor] = behind.put(inserted[tensor])
     return result
+
+
+@dataclass(frozen=True)
+class _Behind:
+    """Puts nodes behind tensors of a graph, into one that is being made."""
+
+    graph: Graph
+    names: FreshNames
+    result: ModelProto
+
+    def put(self, inserted: _Inserted) -> str:
+        """The tensor that takes the place of the one it is for."""
+        site, move = inserted.site, inserted.move
+        source, shape = site.tensor, list(self.graph.shape(site.tensor) or ())
+        if site.pads:
+            top, left, bottom, right = site.pads
+            amounts = np.array([0, 0, top, left, 0, 0, bottom, right], np.int64)
+            around = zip(shape, (0, 0, top + bottom, left + right), strict=True)
+            shape = [None if size is None else size + more for size, more in around]
+            source = self._node("Pad", source, amounts, f"{site.tensor}_padded", shape)
+        for operator, values, suffix in (
+            ("Mul", 1 / move.scales, "scaled"),
+            ("Add", -move.middle / move.scales, "shifted"),
+        ):
+            by = values.astype(np.float32).reshape(-1, *[1] * (len(shape) - 1 - site.axis % len(shape)))
+            source = self._node(operator, source, by, f"{site.tensor}_{suffix}", shape)
+        return source
+
+    def _node(
+        self, operator: str, source: str, constant: NDArray[Any], output: str, shape: Sequence[int | None]
+    ) -> str:
+        by, output = self.names.like(f"{output}_by"), self.names.like(output)
+        self.result.graph.initializer.append(numpy_helper.from_array(constant, by))
+        name = self.names.like(f"{operator}_{output}")
+        self.result.graph.node.append(helper.make_node(operator, [source, by], [output], name=name))
+        sizes = [f"{output}_{i}" if size is None else size for i, size in enumerate(shape)]
+        self.result.graph.value_info.append(helper.make_tensor_value_info(output, 1, sizes))
+        return output

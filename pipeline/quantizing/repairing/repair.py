@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from calibration.placement.place import Placement
     from calibration.ranges import Ranges
     from calibration.repairs.rounding import Roundings
+    from calibration.repairs.shift_sites import Room
     from calibration.statistics.collect import Batch
 
 HELD_SAMPLES = 64
@@ -68,10 +69,10 @@ class Repairs:
                 f"{' and '.join(unfit)}{apart}"
             )
             return None
-        products, behind = _products_of_all(model, self._settings.families), _behind(self._settings.families)
-        if not is_shiftable(model, products, behind):
+        products, room = _products_of_all(model, self._settings.families), _room(self._settings.families)
+        if not is_shiftable(model, products, room):
             return None
-        found = shifted(model, products, self._made_from, self._settings.threads, behind)
+        found = shifted(model, products, self._made_from, self._settings.threads, room)
         return self._where_it_gains("shift", model, found)
 
     def _where_it_gains(self, repair: Repair, model: ModelProto, found: ModelProto) -> ModelProto | None:
@@ -217,13 +218,12 @@ def _takes_shift(family: str) -> bool:
     return FAMILY[resolved_family(family)].rules == "tensorrt"
 
 
-def _behind(families: Sequence[str]) -> frozenset[str]:
-    """The operators behind which a shift costs none of the families a kernel."""
+def _room(families: Sequence[str]) -> Room:
+    """Where a shift costs none of the families a kernel."""
     from calibration.placement.families import FAMILY
-    from calibration.repairs.shift_sites import ACTIVATIONS, RELUS
+    from calibration.repairs.shift_sites import APART, Room
 
-    apart = all(FAMILY[resolved_family(family)].requantizes_apart for family in families)
-    return ACTIVATIONS | RELUS if apart else ACTIVATIONS
+    return APART if all(FAMILY[resolved_family(family)].requantizes_apart for family in families) else Room()
 
 
 def _products_of_all(model: ModelProto, families: Sequence[str]) -> frozenset[str]:

@@ -21,7 +21,7 @@ from calibration.qdq import quantize
 from calibration.quality import compared
 from calibration.ranges import ranges_from_sketches
 from calibration.repairs.bias_correction import bias_corrected
-from calibration.repairs.shift_sites import ACTIVATIONS, RELUS, Site, Stream, sites_of
+from calibration.repairs.shift_sites import APART, Room, Site, Stream, sites_of
 from calibration.repairs.shifting import is_shiftable, shifted
 from calibration.statistics.collect import Batch, collect
 from engines.audit import summarize
@@ -67,8 +67,8 @@ def products_of(model: ModelProto) -> tuple[str, ...]:
     return place(model, "tensorrt").quantized_nodes
 
 
-def moved(model: ModelProto) -> ModelProto:
-    return shifted(model, products_of(model), batches_for(model), threads=1)
+def moved(model: ModelProto, room: Room = Room()) -> ModelProto:  # noqa: B008 # frozen
+    return shifted(model, products_of(model), batches_for(model), 1, room)
 
 
 def int8_of(model: ModelProto) -> ModelProto:
@@ -99,6 +99,65 @@ def test_a_shift_leaves_the_function_as_it_is_and_quantizes_better(activation: s
 def test_the_function_is_the_same_whatever_the_network(blocks: int, width: int, bias: bool) -> None:
     model = inverted_residuals("HardSwish", blocks, width, bias)
     assert sqnr(model, moved(model)) > 90
+    assert sqnr(model, moved(model, APART)) > 90
+
+
+def test_where_there_is_room_for_a_pad_what_a_padded_convolution_reads_is_shifted_inside_its_zeros() -> None:
+    model = inverted_residuals()
+    found, without = moved(model, APART), moved(model)
+    pads = [node for node in found.graph.node if node.op_type == "Pad"]
+    assert len(pads) == 3
+    assert len(found.graph.node) == len(without.graph.node) + 3 * len(pads)
+    graph = Graph(found)
+    for pad in pads:
+        (mul,) = graph.readers[pad.output[0]]
+        (add,) = graph.readers[mul.node.output[0]]
+        (conv,) = graph.readers[add.node.output[0]]
+        assert [edge.node.op_type for edge in (mul, add, conv)] == ["Mul", "Add", "Conv"]
+        assert not any(item.name == "pads" for item in conv.node.attribute)
+        assert list(graph.shape(add.node.output[0]) or ())[1:] == [32, 10, 10]
+
+
+def test_padded_convolutions_behind_relus_answer_nearer_with_the_shift() -> None:
+    net = NetworkBuilder()
+    x = net.conv("image", 3, 32)
+    for _ in range(4):
+        x = net.conv(net.node("Relu", x), 32, 32, kernel=3)
+    net.conv(net.node("Sigmoid", x), 32, 32, kernel=1, output="features")
+    model = prepared(net.model({"image": ["batch", 3, 8, 8]}, {"features": ["batch", 32, 8, 8]}))
+    found = moved(model, APART)
+    assert sqnr(model, found) > 90
+    assert sqnr(model, int8_of(found)) > sqnr(model, int8_of(model)) + 0.5
+
+
+@pytest.mark.parametrize("activation", ["Relu", "HardSwish"])
+def test_zeros_beside_values_that_are_all_far_from_them_stay_within_the_grid(activation: str) -> None:
+    net = NetworkBuilder()
+    far = net.node(
+        "Conv", "image", net.weight(net.normal(8, 3, 1, 1, scale=0.1)), net.weight(np.full(8, 9, np.float32))
+    )
+    padded = {"pads": [0, 1, 2, 0], "strides": [2, 1]}
+    weight, bias = net.weight(net.normal(8, 8, 3, 3)), net.weight(net.normal(8))
+    net.node("Conv", net.node(activation, far), weight, bias, output="features", **padded)
+    model = prepared(net.model({"image": ["batch", 3, 8, 8]}, {"features": ["batch", 8, 4, 7]}))
+    found = shifted(model, [model.graph.node[-1].name], batches_for(model), 1, APART)
+    assert sqnr(model, found) > 90
+    read = Graph(found).producer[found.graph.node[-1].input[0]].output[0]
+    channels = collect(found, batches_for(model), threads=1, channels=True).tensors[read].channels
+    assert channels is not None
+    np.testing.assert_allclose(channels.low, -channels.high, rtol=1e-3, atol=1e-5)
+
+
+def test_readers_that_pad_differently_and_a_pad_by_the_images_size_are_left() -> None:
+    net = NetworkBuilder()
+    x = net.node("HardSwish", net.conv("image", 3, 8))
+    net.node("Conv", x, net.weight(net.normal(8, 8, 3, 3)), pads=[1, 1, 1, 1], output="same")
+    net.node("Conv", x, net.weight(net.normal(8, 8, 1, 1)), output="pointwise")
+    y = net.node("HardSwish", net.conv("image", 3, 8))
+    net.node("Conv", y, net.weight(net.normal(8, 8, 3, 3)), auto_pad="SAME_UPPER", output="automatic")
+    shape: list[int | str] = ["batch", 8, 8, 8]
+    model = prepared(net.model({"image": ["batch", 3, 8, 8]}, dict.fromkeys(("same", "pointwise", "automatic"), shape)))
+    assert list(sites_of(Graph(model), [node.name for node in model.graph.node], APART)) == []
 
 
 def test_a_chain_of_residual_adds_moves_as_one_and_gains_no_node() -> None:
@@ -199,8 +258,8 @@ def test_tensorrt_rtx_builds_as_many_kernels_with_a_shift_as_without(tmp_path: P
 
     for activation in ("HardSwish", "Relu"):
         model = inverted_residuals(activation, width=32)
-        found = shifted(model, products_of(model), batches_for(model), 1, ACTIVATIONS | RELUS)
-        assert len(found.graph.node) == len(model.graph.node) + 8
+        found = moved(model, APART)
+        assert len(found.graph.node) == len(model.graph.node) + 8 + 9  # Mul and Add; with a Pad before the depthwise
         assert kernels(found) == kernels(model)
 
 
@@ -208,7 +267,7 @@ def test_behind_a_relu_it_is_put_for_tensorrt_rtx_alone(tmp_path: Path) -> None:
     def relus() -> ModelProto:
         return inverted_residuals("Relu")
 
-    for families, nodes in ((("tensorrt-rtx",), 8), (("tensorrt-rtx", "tensorrt"), 0)):
+    for families, nodes in ((("tensorrt-rtx",), 17), (("tensorrt-rtx", "tensorrt"), 0)):
         found = calibrated(tmp_path, *families, build=relus)
         assert found.repairs[0].kept
         assert len(found.measured.graph.node) == len(relus().graph.node) + nodes
