@@ -53,8 +53,5 @@ def _is_small(graph: Graph, name: str) -> bool:
         return True
     if is_referred_to(tensor):
         return False
-    values = graph.constant(name)
-    if values.size and values.size * max(-float(values.min()), float(values.max())) <= _MOST_WEIGHT:
-        return True  # the sum, which takes longer, is no larger
-    total = float(np.add.reduce(np.abs(values), axis=None, dtype=np.float64))
+    total = float(np.add.reduce(np.abs(graph.constant(name)), axis=None, dtype=np.float64))
     return math.isfinite(total) and total <= _MOST_WEIGHT
