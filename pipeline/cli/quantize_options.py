@@ -49,7 +49,9 @@ Method_ = Annotated[str, typer.Option(help="percentile:99.999, minmax, mse, entr
 Weights_ = Annotated[str, typer.Option(help="Their scales: max, or mse (least squared error).")]
 Repair_ = Annotated[
     list[str] | None,
-    typer.Option(help="Kept where it gains: rounding, bias, equalize, shift, auto (all), none; default the first two."),
+    typer.Option(
+        help="Kept where it gains: widen, rounding, bias (these three by default), equalize, shift; auto, none."
+    ),
 ]
 Versions_ = Annotated[
     list[str] | None,

@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 
 BEST = "best"
 """In place of a method's name: of each tensor the one that does the least harm where it is read."""
-Repair = Literal["equalize", "shift", "rounding", "bias"]
+Repair = Literal["equalize", "shift", "widen", "rounding", "bias"]
 REPAIRS: tuple[Repair, ...] = get_args(Repair)
 """In the order in which they are tried."""
 DEFAULT_METHOD = "percentile"
-"""Of the benchmark's networks and both kinds of grid nowhere far from the best; entropy loses 4 to 10 dB on three."""
-DEFAULT_REPAIR: tuple[Repair, ...] = ("rounding", "bias")
+"""Of the benchmark's networks of seeded weights, and both kinds of grid, nowhere far from the best; entropy loses 4 to
+10 dB on three. Of a ResNet-50 trained on digits min-max is 6 dB ahead, which the repair `widen` finds."""
+DEFAULT_REPAIR: tuple[Repair, ...] = ("widen", "rounding", "bias")
 """They cost a few forward passes over a few samples; equalization and shifts may cost a second calibration pass."""
 
 

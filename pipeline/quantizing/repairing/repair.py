@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, final
 
 from calibration.errors import CalibrationError
+from pipeline.quantizing.repairing.families import products_of_all, room_of, takes_shift
 from pipeline.quantizing.repairing.repair_metric import RepairJudge
 from pipeline.quantizing.repairing.repair_trial import LEAST_GAIN_DB, Trial, decided_together
 from pipeline.quantizing.settings import BEST, CalibrationData, QuantizationSettings, Repair, resolved_family
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from calibration.placement.place import Placement
     from calibration.ranges import Ranges
     from calibration.repairs.rounding import Roundings
-    from calibration.repairs.shift_sites import Room
+    from calibration.statistics import Sketches
     from calibration.statistics.collect import Batch
 
 HELD_SAMPLES = 64
@@ -62,14 +63,14 @@ class Repairs:
         """
         from calibration.repairs.shifting import is_shiftable, shifted
 
-        if unfit := [family for family in self._settings.families if not _takes_shift(family)]:
+        if unfit := [family for family in self._settings.families if not takes_shift(family)]:
             apart = " too; calibrate the families apart" if len(unfit) < len(self._settings.families) else ""
             self.untried.append(
                 "repair shift: not tried, because it is for TensorRT's grids without zero-point, and the graph is for "
                 f"{' and '.join(unfit)}{apart}"
             )
             return None
-        products, room = _products_of_all(model, self._settings.families), _room(self._settings.families)
+        products, room = products_of_all(model, self._settings.families), room_of(self._settings.families)
         if not is_shiftable(model, products, room):
             return None
         found = shifted(model, products, self._made_from, self._settings.threads, room)
@@ -91,6 +92,30 @@ class Repairs:
         kept = self.trials[-1].kept
         self._as_it_is = (found, after) if kept else (model, before)
         return found if kept else None
+
+    def widened(
+        self,
+        model: ModelProto,
+        sketches: Sketches,
+        ranges: Ranges,
+        placements: Mapping[str, Placement],
+        clipped: Mapping[str, ModelProto],
+    ) -> tuple[Ranges, dict[str, ModelProto]] | None:
+        """Ranges that cut nothing off, and the graphs with them, where that gains over all families; else None.
+
+        A method weighs what is cut off against a finer grid tensor by tensor; only the output shows what both come to.
+        """
+        from calibration.qdq import quantize
+        from calibration.ranges import ranges_from_sketches
+
+        wide = ranges_from_sketches(sketches, "minmax")
+        if not placements or wide.tensors == ranges.tensors:
+            return None
+        weights = self._settings.weights
+        found = {family: quantize(model, wide, each, weights=weights) for family, each in placements.items()}
+        tried = [self._tried("widen", family, clipped[family], graph) for family, graph in found.items()]
+        self.trials += decided_together(tried)
+        return (wide, found) if self.trials[-1].kept else None
 
     def rounded(
         self,
@@ -210,28 +235,6 @@ class Repairs:
 
         placement = place(model, resolved_family(family))
         return quantize(model, ranges, placement, weights=self._settings.weights, roundings=roundings)
-
-
-def _takes_shift(family: str) -> bool:
-    from calibration.placement.families import FAMILY
-
-    return FAMILY[resolved_family(family)].rules == "tensorrt"
-
-
-def _room(families: Sequence[str]) -> Room:
-    """Where a shift costs none of the families a kernel."""
-    from calibration.placement.families import FAMILY
-    from calibration.repairs.shift_sites import APART, Room
-
-    return APART if all(FAMILY[resolved_family(family)].requantizes_apart for family in families) else Room()
-
-
-def _products_of_all(model: ModelProto, families: Sequence[str]) -> frozenset[str]:
-    """Nodes that each family runs in INT8."""
-    from calibration.placement.place import place
-
-    placed = [frozenset(place(model, resolved_family(family)).quantized_nodes) for family in families]
-    return frozenset.intersection(*placed)
 
 
 def _halves(batches: list[Batch]) -> tuple[list[Batch], list[Batch]]:

@@ -242,6 +242,46 @@ def test_a_repair_is_kept_where_it_gains_and_says_how_much(tmp_path: Path) -> No
     assert any((weights[t.name] != numpy_helper.to_array(t)).any() for t in unbalanced().graph.initializer)
 
 
+def test_ranges_reach_to_the_extremes_where_what_is_cut_off_decides_the_answer(tmp_path: Path) -> None:
+    net = NetworkBuilder()
+    x = net.node("Relu", net.conv("image", 3, 16))
+    x = net.node("Relu", net.conv(x, 16, 16))
+    net.linear(net.node("Flatten", net.node("GlobalMaxPool", x)), 16, 10, output="logits")
+    model = prepared(net.model({"image": ["batch", 3, 8, 8]}, {"logits": ["batch", 10]}))
+    onnx.save(model, tmp_path / "own.onnx")
+
+    def found(method: str, *repair: str) -> Quantized:
+        data = CalibrationData(64, lambda: iter(batches_for(model, 64, 32)))
+        wanted = QuantizationSettings(method, ("tensorrt", "cpu-vnni"), repair=checked_repair(repair))
+        return quantized(tmp_path / "own.onnx", data, wanted, QuietProgress(), Cancellation())
+
+    wide, clipped, minmax = found("percentile:98", "widen"), found("percentile:98", "none"), found("minmax", "widen")
+    assert [(trial.repair, trial.family, trial.kept) for trial in wide.repairs] == [
+        ("widen", "tensorrt", True),
+        ("widen", "cpu-vnni", True),
+    ]
+    assert wide.ranges == minmax.ranges
+    assert wide.int8 == minmax.int8
+    assert minmax.repairs == ()
+    unseen = batches_for(model, seed=3)
+    before, after = (compared(model, each.int8["tensorrt"], unseen, threads=1).sqnr_db for each in (clipped, wide))
+    assert after > before + 3
+    assert wide.repairs[0].in_words().startswith("repair widen (tensorrt): output SQNR ")
+
+
+def test_ranges_that_are_finer_for_what_they_cut_off_stay(tmp_path: Path) -> None:
+    model = prepared(shifted())
+    onnx.save(model, tmp_path / "own.onnx")
+    batches = batches_for(model, 64, 32)
+    batches[0].feeds["image"][0, 0, 0, 0] = 1000.0  # one value of 12,288
+    wanted = QuantizationSettings("percentile:99.9", ("tensorrt",), repair=checked_repair("widen"))
+    found = quantized(
+        tmp_path / "own.onnx", CalibrationData(64, lambda: iter(batches)), wanted, QuietProgress(), Cancellation()
+    )
+    assert [(trial.repair, trial.kept) for trial in found.repairs] == [("widen", False)]
+    assert found.ranges.method == "percentile:99.9"
+
+
 def test_what_is_kept_of_roundings_and_biases_is_made_again_from_all_samples(tmp_path: Path) -> None:
     model = prepared(shifted())
     found = calibrated(model, tmp_path, "rounding", "bias")
@@ -274,8 +314,8 @@ def test_a_repair_that_brings_nothing_is_left_out_and_the_graph_is_the_one_witho
 
 
 def test_repairs_are_chosen_by_name() -> None:
-    every = ("equalize", "shift", "rounding", "bias")
-    assert checked_repair("auto") == checked_repair(["bias", "rounding", "shift", "equalize"]) == every
+    every = ("equalize", "shift", "widen", "rounding", "bias")
+    assert checked_repair("auto") == checked_repair(["bias", "rounding", "widen", "shift", "equalize"]) == every
     assert checked_repair("none") == checked_repair([]) == ()
     with pytest.raises(ValueError, match="repair 'bia' is unknown; did you mean 'bias'"):
         checked_repair(["bia"])
