@@ -103,11 +103,17 @@ class Repairs:
     ) -> tuple[Ranges, dict[str, ModelProto]] | None:
         """Ranges that cut nothing off, and the graphs with them, where that gains over all families; else None.
 
-        A method weighs what is cut off against a finer grid tensor by tensor; only the output shows what both come to.
+        A percentile cuts off the same share of every tensor, whatever hangs on it; only the output shows that. Other
+        methods are taken at their word, which `untried` says.
         """
         from calibration.qdq import quantize
         from calibration.ranges import ranges_from_sketches
 
+        if not ranges.method.startswith("percentile"):
+            if ranges.method != "minmax":
+                asked = f"'{ranges.method}' was asked for"
+                self.untried.append(f"repair widen: not tried, because it is for percentiles, and {asked}")
+            return None
         wide = ranges_from_sketches(sketches, "minmax")
         if not placements or wide.tensors == ranges.tensors:
             return None

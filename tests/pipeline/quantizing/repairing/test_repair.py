@@ -263,6 +263,10 @@ def test_ranges_reach_to_the_extremes_where_what_is_cut_off_decides_the_answer(t
     assert wide.ranges == minmax.ranges
     assert wide.int8 == minmax.int8
     assert minmax.repairs == ()
+    entropy = found("entropy", "widen")
+    assert (entropy.ranges.method, entropy.repairs) == ("entropy", ())
+    said = "repair widen: not tried, because it is for percentiles, and 'entropy' was asked for"
+    assert said in list(entropy.notes())
     unseen = batches_for(model, seed=3)
     before, after = (compared(model, each.int8["tensorrt"], unseen, threads=1).sqnr_db for each in (clipped, wide))
     assert after > before + 3
