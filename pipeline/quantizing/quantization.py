@@ -106,8 +106,8 @@ def _quantized(
     models = dict.fromkeys(placements, model)
     roundings: dict[str, Roundings] = {}
     int8 = {family: quantize(model, ranges, each, weights=settings.weights) for family, each in placements.items()}
-    if repairs and "widen" in settings.repair:
-        ranges, int8 = repairs.widened(model, sketches, ranges, placements, int8) or (ranges, int8)
+    if repairs and "widen" in settings.repair and (wide := repairs.widened(model, sketches, ranges, placements, int8)):
+        (ranges, int8), settings = wide, replace(settings, method="minmax")
     if repairs and "rounding" in settings.repair:
         roundings, better = repairs.rounded(model, ranges, placements, int8)
         int8 |= better

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 def takes_shift(family: str) -> bool:
+    """Whether its grids lack the zero-point that a shift stands in for."""
     from calibration.placement.families import FAMILY
 
     return FAMILY[resolved_family(family)].rules == "tensorrt"

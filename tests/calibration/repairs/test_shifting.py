@@ -299,6 +299,19 @@ def test_the_shift_is_kept_where_it_gains_and_fp8_and_fp16_are_made_without_it(t
         assert graphs[name] == unshifted.graphs()[name]
 
 
+def test_fp8_of_the_graph_as_exported_has_the_ranges_that_are_kept(tmp_path: Path) -> None:
+    onnx.save(inverted_residuals(), tmp_path / "own.onnx")
+    data = CalibrationData(64, lambda: iter(batches_for(inverted_residuals(), count=64)))
+
+    def found(method: str, *repair: str) -> Quantized:
+        wanted = QuantizationSettings(method, ("tensorrt",), repair=checked_repair(repair))
+        return quantized(tmp_path / "own.onnx", data, wanted, QuietProgress(), Cancellation())
+
+    moved_and_wide, minmax = found("percentile:95", "shift", "widen"), found("minmax", "none")
+    assert [(trial.repair, trial.kept) for trial in moved_and_wide.repairs] == [("shift", True), ("widen", True)]
+    assert moved_and_wide.graphs()["tensorrt.fp8.onnx"] == minmax.graphs()["tensorrt.fp8.onnx"]
+
+
 @pytest.mark.parametrize(
     ("families", "end"),
     [

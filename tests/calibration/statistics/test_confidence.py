@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -45,15 +46,24 @@ def alike(count: int = 16, contrast: float = 0.0, seed: int = 0) -> Images:
     return [np.maximum(scale * random.standard_normal(8000), -0.375 * scale).astype(np.float32) for scale in scales]
 
 
+def resampled_of(images: Images) -> Resampled:
+    found = Resampled.of(sketch_of(images))
+    assert found is not None
+    return found
+
+
+def drawings(resampled: Resampled, images: Images) -> Iterator[tuple[int, Images]]:
+    """Every fifth resample, and the images that it drew."""
+    for row in range(0, RESAMPLES, 5):
+        yield row, [images[number] for number, times in enumerate(resampled.weights[row]) for _ in range(int(times))]
+
+
 @pytest.mark.parametrize("method", [METHODS[name] for name in ("minmax", "percentile")], ids=lambda m: m.name)
 def test_what_a_method_would_choose_of_a_resample_is_what_it_chooses_of_those_images(method: Method) -> None:
-    images = alike(contrast=0.2)
-    resampled = Resampled.of(sketch_of(images))
-    assert resampled is not None
+    resampled = resampled_of(images := alike(contrast=0.2))
     lows, highs = method.resampled_ranges(resampled, method.range_of(resampled.sketch))
     assert lows.shape == highs.shape == (RESAMPLES,)
-    for row in range(0, RESAMPLES, 5):
-        drawn = [images[number] for number, times in enumerate(resampled.weights[row]) for _ in range(int(times))]
+    for row, drawn in drawings(resampled, images):
         wanted = method.range_of(sketch_of(drawn))
         assert (lows[row], highs[row]) == pytest.approx((wanted.low, wanted.high), rel=0.05)
 
@@ -63,12 +73,9 @@ def error_of(values: Spread, low: float, high: float) -> float:
 
 
 def test_of_a_resample_mse_chooses_a_range_whose_error_is_next_to_the_least() -> None:
-    images = alike(contrast=0.2)
-    resampled = Resampled.of(sketch_of(images))
-    assert resampled is not None
+    resampled = resampled_of(images := alike(contrast=0.2))
     lows, highs = METHODS["mse"].resampled_ranges(resampled, METHODS["mse"].range_of(resampled.sketch))
-    for row in range(0, RESAMPLES, 5):
-        drawn = [images[number] for number, times in enumerate(resampled.weights[row]) for _ in range(int(times))]
+    for row, drawn in drawings(resampled, images):
         sketch = sketch_of(drawn)
         spread = spread_of(sketch)
         best = METHODS["mse"].range_of(sketch)
@@ -76,12 +83,9 @@ def test_of_a_resample_mse_chooses_a_range_whose_error_is_next_to_the_least() ->
 
 
 def test_of_a_resample_entropy_chooses_a_threshold_whose_divergence_is_next_to_the_least() -> None:
-    images = alike(contrast=0.2)
-    resampled = Resampled.of(sketch_of(images))
-    assert resampled is not None
+    resampled = resampled_of(images := alike(contrast=0.2))
     _, highs = METHODS["entropy"].resampled_ranges(resampled, METHODS["entropy"].range_of(resampled.sketch))
-    for row in range(0, RESAMPLES, 5):
-        drawn = [images[number] for number, times in enumerate(resampled.weights[row]) for _ in range(int(times))]
+    for row, drawn in drawings(resampled, images):
         sketch = sketch_of(drawn)
         histogram = sketch.magnitudes.reshape(2048, 2).sum(axis=1).astype(np.float64)
         histogram = histogram[: np.flatnonzero(histogram)[-1] + 1]

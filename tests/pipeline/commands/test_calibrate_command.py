@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from own_graph import network, quantized, samples, saved
+from stops_after import StopsAfter
 
 from calibration.statistics import Sketches
 from pipeline.commands.calibrate import CalibrateRequest, calibrate
@@ -87,19 +88,6 @@ def test_more_shards_than_samples_are_refused(model: Path, data: Path) -> None:
 def test_sketches_that_are_not_there_are_refused(model: Path, data: Path) -> None:
     with pytest.raises(RecipeError, match=r"gone\.npz: there is no such file or folder"):
         quantized_from(model, data.with_name("gone.npz"))
-
-
-class StopsAfter(Cancellation):
-    """As a signal would, between two batches."""
-
-    def __init__(self, batches: int) -> None:
-        super().__init__()
-        self._left = batches
-
-    def check(self) -> None:
-        self._left -= 1
-        if self._left == 0:
-            raise Cancelled(15)
 
 
 def test_a_stopped_pass_goes_on_where_it_was_to_the_same_bytes(

@@ -13,6 +13,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from own_graph import network, samples, saved
+from stops_after import StopsAfter
 
 from calibration.statistics.collect import Batch
 from calibration.statistics.sufficiency import marks
@@ -160,19 +161,6 @@ def test_batches_and_threads_change_no_byte_of_an_auto_pass(model: Path) -> None
     quantized(model, data, "auto", "other", batch_size=5, threads=2)
     for name in ("own.sketches.npz", "own.ranges.json", "own.cpu.int8.onnx"):
         assert (model.parent / "one" / name).read_bytes() == (model.parent / "other" / name).read_bytes()
-
-
-class StopsAfter(Cancellation):
-    """As a signal would, between two batches."""
-
-    def __init__(self, batches: int) -> None:
-        super().__init__()
-        self._left = batches
-
-    def check(self) -> None:
-        self._left -= 1
-        if self._left == 0:
-            raise Cancelled(15)
 
 
 def request(model: Path, data: Path, name: str, shard: str = "1/1") -> CalibrateRequest:
