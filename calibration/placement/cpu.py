@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from onnx import NodeProto
 
 from calibration.graph import Edge, Graph
@@ -12,25 +14,29 @@ from calibration.placement.rules.cpu import (
     CUT_BY_ZERO_POINT,
     FASTER_IN_FLOAT,
     JOINS_8_BITS,
+    LARGE_HEAD,
     MOVES_8_BITS,
     NO_8_BIT_CPU,
     PRODUCT_8_BITS,
     PRODUCT_TO_FLOAT,
     READ_IN_FLOAT,
 )
-from calibration.placement.rules.every_family import GRAPH_OUTPUT
+from calibration.placement.rules.every_family import GRAPH_OUTPUT, OUTPUT_HEAD
 from calibration.placement.rules.rule import Verdict
 from calibration.placement.sites import (
-    PASS_THROUGH_OPERATORS,
     Operands,
     Sites,
     bias_of,
-    operands_of,
+    int8_operands,
+    is_head,
+    passes_through,
 )
 from calibration.prepare import COMPUTE_OPERATORS
 
 _JOINING_OPERATORS = ("Add", "Concat")
 """onnxruntime has QLinearAdd and QLinearConcat: INT8 in, INT8 out, each input with its own scale."""
+_LARGE_HEAD = 2**18
+"""Weights, 1 MB in FP32: what the cache of a core does not hold is read from memory for each sample."""
 
 
 def place_cpu(graph: Graph, sites: Sites, family: Family, may_leave_all: bool) -> CpuSpeed:
@@ -52,7 +58,7 @@ def place_cpu(graph: Graph, sites: Sites, family: Family, may_leave_all: bool) -
 
 def _leave_what_is_faster_in_float(graph: Graph, sites: Sites, family: Family, may_leave_all: bool) -> CpuSpeed:
     products = [node for node in graph.nodes if node.op_type in COMPUTE_OPERATORS and not sites.is_decided(node)]
-    candidates = {node.name for node in products if isinstance(operands_of(graph, node), Operands)}
+    candidates = {node.name for node in products if isinstance(_operands_of(graph, node), Operands)}
     speed = cpu_speed(graph, family.name, candidates, may_leave_all)
     for node in products:
         if node.name in speed.in_float:
@@ -60,8 +66,21 @@ def _leave_what_is_faster_in_float(graph: Graph, sites: Sites, family: Family, m
     return speed
 
 
+def _operands_of(graph: Graph, node: NodeProto) -> Operands | Verdict:
+    """What the node multiplies, or the reason why it stays in float; an output head does, unless it is large."""
+    operands = int8_operands(graph, node)
+    in_float = is_head(graph, node) and not _is_large_head(graph, node)
+    return OUTPUT_HEAD.says() if isinstance(operands, Operands) and in_float else operands
+
+
+def _is_large_head(graph: Graph, node: NodeProto) -> bool:
+    """Whether memory decides what the head costs, and 8 bits can multiply without rounding its result."""
+    size = math.prod(length or 0 for length in graph.shape(node.input[1]) or (0,))
+    return node.op_type != "Conv" and graph.tail(node) == node.output[0] and size >= _LARGE_HEAD
+
+
 def _place_compute(graph: Graph, sites: Sites, node: NodeProto) -> None:
-    operands = operands_of(graph, node)
+    operands = _operands_of(graph, node)
     if isinstance(operands, Verdict):
         sites.refuse(node, operands)
     else:
@@ -77,13 +96,13 @@ def _quantize_compute(graph: Graph, sites: Sites, node: NodeProto, operands: Ope
         sites.read_dequantized(graph.tail(node), [])  # else onnxruntime keeps a float product with the Relu
         sites.accept(node, PRODUCT_8_BITS.says())
     else:
-        sites.accept(node, PRODUCT_TO_FLOAT.says())
+        sites.accept(node, (LARGE_HEAD if is_head(graph, node) else PRODUCT_TO_FLOAT).says())
 
 
 def _place_between(graph: Graph, sites: Sites, node: NodeProto) -> None:
     inputs = [name for name in node.input if name and name not in graph.initializers]
     in_8_bits = bool(inputs) and all(name in sites.activations for name in inputs)
-    if node.op_type in PASS_THROUGH_OPERATORS and node.input[0] in sites.activations:
+    if passes_through(node) and node.input[0] in sites.activations:
         _pass_through(graph, sites, node)
     elif node.op_type in _JOINING_OPERATORS and len(inputs) > 1 and in_8_bits:
         _join(graph, sites, node)
@@ -115,7 +134,7 @@ def _join(graph: Graph, sites: Sites, node: NodeProto) -> None:
 
 
 def _reads_8_bits(sites: Sites, node: NodeProto) -> bool:
-    between = node.op_type in PASS_THROUGH_OPERATORS or node.op_type in _JOINING_OPERATORS
+    between = passes_through(node) or node.op_type in _JOINING_OPERATORS
     return between or sites.is_quantized(node)
 
 

@@ -16,7 +16,7 @@ from onnx import NodeProto
 from calibration.graph import Graph
 from calibration.placement.cpu_costs import CPU_COSTS, elements, product_costs
 from calibration.placement.min_cut import Labelling
-from calibration.placement.sites import PASS_THROUGH_OPERATORS
+from calibration.placement.sites import passes_through
 
 _WORTH_IT = 0.9
 _SHORT_NS = 100_000.0
@@ -117,10 +117,10 @@ class _Costs:
         return self._labelling.cost
 
     def _has_choice(self, node: NodeProto, candidates: Collection[str]) -> bool:
-        return node.name in candidates or node.op_type in PASS_THROUGH_OPERATORS or node.op_type in _JOINING
+        return node.name in candidates or passes_through(node) or node.op_type in _JOINING
 
     def _variable(self, node: NodeProto) -> int:
-        if node.op_type in PASS_THROUGH_OPERATORS:
+        if passes_through(node):
             return self._labelling.variable(0.0, 0.0)
         if node.op_type in _JOINING:
             size = elements(self._graph, node.output[0])

@@ -100,12 +100,12 @@ class Operands:
     """Of the output channels of the constant operand at position 1; None where both operands are activations."""
 
 
-PASS_THROUGH_OPERATORS = frozenset(
+_PASS_THROUGH_OPERATORS = frozenset(
     {"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Gather", "Identity", "Dropout"}
 )
-"""They move values and make none: what goes out is on the grid of what came in."""
 
-_UNARY_OPERATORS = PASS_THROUGH_OPERATORS | {
+_UNARY_OPERATORS = _PASS_THROUGH_OPERATORS | {
+    "Resize",
     "Relu",
     "Clip",
     "Sigmoid",
@@ -125,15 +125,22 @@ _UNARY_OPERATORS = PASS_THROUGH_OPERATORS | {
 }
 
 
+def passes_through(node: NodeProto) -> bool:
+    """Whether the node moves values and makes none: what goes out is on the grid of what came in."""
+    if node.op_type != "Resize":
+        return node.op_type in _PASS_THROUGH_OPERATORS
+    given = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+    fills = given.get("coordinate_transformation_mode") == b"tf_crop_and_resize"  # what lies outside, with a constant
+    return given.get("mode", b"nearest") == b"nearest" and not fills
+
+
 def operands_of(graph: Graph, node: NodeProto) -> Operands | Verdict:
-    """What the node multiplies, or the reason why it stays in float whatever the runtime."""
-    operands = _int8_operands(graph, node)
-    if isinstance(operands, Operands) and _is_head(graph, node):
-        return OUTPUT_HEAD.says()
-    return operands
+    """What the node multiplies, or the reason why it stays in float; an output head does."""
+    operands = int8_operands(graph, node)
+    return OUTPUT_HEAD.says() if isinstance(operands, Operands) and is_head(graph, node) else operands
 
 
-def _int8_operands(graph: Graph, node: NodeProto) -> Operands | Verdict:
+def int8_operands(graph: Graph, node: NodeProto) -> Operands | Verdict:
     """What the node multiplies, or the reason why no runtime takes it in INT8."""
     if not all(graph.is_float(name) for name in node.input[:2]):
         return NOT_FLOAT.says()
@@ -158,14 +165,14 @@ def _gemm_operands(graph: Graph, node: NodeProto) -> Operands | Verdict:
     return Operands((0,), 0 if attribute(node, "transB", 0) else 1)
 
 
-def _is_head(graph: Graph, node: NodeProto) -> bool:
+def is_head(graph: Graph, node: NodeProto) -> bool:
     """Whether the node's result becomes a graph output with nothing but element-wise work on one tensor between."""
     tensor = node.output[0]
     while tensor not in graph.outputs:
         reader = graph.sole_reader(tensor)
         if reader is None or reader.op_type not in _UNARY_OPERATORS:
             return False
-        if any(name and name != tensor and name not in graph.initializers for name in reader.input):
+        if any(graph.is_float(name) and name != tensor and name not in graph.initializers for name in reader.input):
             return False
         tensor = reader.output[0]
     return True

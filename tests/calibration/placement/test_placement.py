@@ -221,6 +221,83 @@ def test_small_products_stay_in_float_for_tensorrt_and_say_so() -> None:
     assert reason_of(placement, "node_gemm_0") == "a product with a dimension of 8, below 16: INT8 would be padded"
 
 
+def large_head(size: int, activation: str = "") -> ModelProto:
+    net = NetworkBuilder()
+    x = net.node("Relu", net.linear("features", 64, 512))
+    if activation:
+        net.node(activation, net.linear(x, 512, size), output="logits")
+    else:
+        net.linear(x, 512, size, output="logits")
+    return net.model({"features": ["batch", 64]}, {"logits": ["batch", size]})
+
+
+def test_on_a_cpu_a_head_that_is_read_from_memory_multiplies_8_bits_and_writes_float(tmp_path: Path) -> None:
+    model, placement = quantized(large_head(512), "cpu-avx2")
+    assert not left_in_float(placement)
+    assert reason_of(placement, "node_logits").startswith("output head whose weights are read from memory")
+    assert "logits" not in placement.tensors
+    assert optimized(model, tmp_path) == {"QuantizeLinear": 1, "QGemm": 2}
+
+
+@pytest.mark.parametrize(("family", "size", "activation"), [("cpu-avx2", 511, ""), ("cpu-avx2", 512, "Relu")])
+def test_a_smaller_head_and_one_whose_result_would_be_rounded_stay_float(
+    family: str, size: int, activation: str
+) -> None:
+    _, placement = quantized(large_head(size, activation), family)
+    assert len(left_in_float(placement)) == 1
+
+
+@pytest.mark.parametrize("family", ["tensorrt", "tensorrt-rtx"])
+def test_for_tensorrt_a_large_head_stays_float_as_any_other(family: str) -> None:
+    assert left_in_float(quantized(large_head(512), family)[1]) == {"node_logits"}
+
+
+def resized(**how: str) -> ModelProto:
+    """Twice the height and width, between two convolutions with a sum before."""
+    net = NetworkBuilder()
+    x = net.node("Relu", net.conv("image", 3, 16))
+    x = net.node("Relu", net.node("Add", net.conv(x, 16, 16), x))
+    scales = net.weight(np.array([1, 1, 2, 2], np.float32))
+    roi = net.weight(np.array([0, 0, 0, 0, 1, 1, 1, 1], np.float32)) if "coordinate_transformation_mode" in how else ""
+    x = net.node("Resize", x, roi, scales, output="resized", **how)
+    net.linear(net.spatial_mean(net.node("Relu", net.conv(x, 16, 16))), 16, 4, output="logits")
+    return net.model({"image": ["batch", 3, 8, 8]}, {"logits": ["batch", 4]})
+
+
+def test_on_a_cpu_a_resize_that_copies_values_keeps_their_scale_and_runs_in_8_bits(tmp_path: Path) -> None:
+    model, placement = quantized(resized(mode="nearest"), "cpu-avx2")
+    ranges = {each.tensor: each.range_from for each in placement.activations}
+    assert ranges["resized"] != "resized"
+    assert optimized(model, tmp_path) == {
+        "QuantizeLinear": 1,
+        "QLinearConv": 3,
+        "QLinearAdd": 1,
+        "Resize": 1,
+        "DequantizeLinear": 1,  # before the mean
+        "ReduceMean": 1,
+        "Gemm": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    "how", [{"mode": "linear"}, {"mode": "nearest", "coordinate_transformation_mode": "tf_crop_and_resize"}]
+)
+def test_a_resize_that_makes_new_values_has_a_range_of_its_own(how: dict[str, str]) -> None:
+    _, placement = quantized(resized(**how), "cpu-avx2")
+    ranges = {each.tensor: each.range_from for each in placement.activations}
+    assert ranges["resized"] == "resized"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_head_before_the_upsampling_of_a_mask_is_a_head(family: str) -> None:
+    net = NetworkBuilder()
+    x = net.node("Relu", net.conv(net.node("Relu", net.conv("image", 1, 16)), 16, 16))
+    scales = net.weight(np.array([1, 1, 2, 2], np.float32))
+    net.node("Resize", net.conv(x, 16, 4), "", scales, mode="linear", output="mask")
+    _, placement = quantized(net.model({"image": ["batch", 1, 8, 8]}, {"mask": ["batch", 4, 16, 16]}), family)
+    assert reason_of(placement, "node_conv_4").startswith("output head: ")
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_output_that_other_layers_read_too_stays_float_exact_in_the_graph(family: str) -> None:
     net = NetworkBuilder()
