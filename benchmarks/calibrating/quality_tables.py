@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+import numpy as np
+from numpy.typing import NDArray
+
 from benchmarks.calibrating.quality_part import Quality, best
 from benchmarks.calibrating.subjects import Subject
 from benchmarks.calibrating.tools import FAMILIES, OURS
 from benchmarks.tables import decibels, percent, table
+from pipeline.tasks.intervals import share_difference
 
 MORE_DB = 0.05
 """Below it two SQNR print the same."""
@@ -42,6 +46,7 @@ def accuracy_tables(found: Mapping[str, tuple[Subject, list[Quality]]]) -> Itera
             "FP32",
             "edgestill",
             "best peer",
+            "ours less the peer's, points",
             "worst peer",
             "agreement: ours",
             "best peer's",
@@ -80,10 +85,28 @@ def _accuracy_row(subject: Subject, found: list[Quality], family: str) -> tuple[
     return (
         subject.title,
         "" if float_accuracy is None else percent(float_accuracy),
-        *(_share(each, "accuracy") for each in (ours, peer, worst)),
+        *(_share(each, "accuracy") for each in (ours, peer)),
+        _gained(ours, peer),
+        _share(worst, "accuracy"),
         *(_share(each, "agreement") for each in agreed),
         *(_in_words(each) for each in clean),
     )
+
+
+def _gained(ours: Quality | None, peer: Quality | None) -> str:
+    """The difference of two accuracies on the same images, in percentage points, with its 95 % interval."""
+    if ours is None or peer is None or not all("wrong" in each.figures for each in (ours, peer)):
+        return ""
+    found = share_difference(_right(ours), _right(peer))
+    said = "equal" if found.low <= 0 <= found.high else "better" if found.low > 0 else "worse"
+    return f"{said}: {100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+
+
+def _right(quality: Quality) -> NDArray[np.bool_]:
+    """(images,): whether the answer to each is its label."""
+    right = np.ones(quality.figures["count"], np.bool_)
+    right[quality.figures["wrong"]] = False
+    return right
 
 
 def _in_words(quality: Quality | None) -> str:
