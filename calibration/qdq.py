@@ -123,7 +123,8 @@ class _Rewriter:
         return result
 
     def _grid(self, activation: Activation, ranges: Ranges) -> Grid:
-        return activation_grid(ranges.of(activation.range_from), self._family)
+        measured, margin = ranges.of(activation.range_from), activation.margin
+        return activation_grid(Range(margin * measured.low, margin * measured.high), self._family)
 
     def _add_pair(self, activation: Activation) -> None:
         tensor, grid = activation.tensor, self._grids[activation.tensor]

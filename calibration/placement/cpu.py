@@ -37,6 +37,9 @@ _JOINING_OPERATORS = ("Add", "Concat")
 """onnxruntime has QLinearAdd and QLinearConcat: INT8 in, INT8 out, each input with its own scale."""
 _LARGE_HEAD = 2**18
 """Weights, 1 MB in FP32: what the cache of a core does not hold is read from memory for each sample."""
+_HEAD_MARGIN = 1.25
+"""A head reads one vector a sample: of so few values a calibration hardly sees the extremes, and what is cut off here
+is missing in the answer. A ResNet-18, 64 images: 28.5 dB without, 29.3 with 1.1, 29.7 with 1.2, 29.9 with 1.35 to 2."""
 
 
 def place_cpu(graph: Graph, sites: Sites, family: Family, may_leave_all: bool) -> CpuSpeed:
@@ -95,8 +98,11 @@ def _quantize_compute(graph: Graph, sites: Sites, node: NodeProto, operands: Ope
     elif graph.tail(node) != node.output[0]:
         sites.read_dequantized(graph.tail(node), [])  # else onnxruntime keeps a float product with the Relu
         sites.accept(node, PRODUCT_8_BITS.says())
+    elif is_head(graph, node):
+        sites.read_dequantized(node.input[0], [], margin=_HEAD_MARGIN)
+        sites.accept(node, LARGE_HEAD.says())
     else:
-        sites.accept(node, (LARGE_HEAD if is_head(graph, node) else PRODUCT_TO_FLOAT).says())
+        sites.accept(node, PRODUCT_TO_FLOAT.says())
 
 
 def _place_between(graph: Graph, sites: Sites, node: NodeProto) -> None:

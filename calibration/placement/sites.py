@@ -39,6 +39,8 @@ class Activation:
     """The tensor whose range sets the scale: the tensor itself, or the one it is rearranged from."""
     readers: tuple[tuple[str, int], ...]
     """(node, input position) of those that read the dequantized tensor; all others read the float one."""
+    margin: float = 1.0
+    """How far the scale reaches, over the range."""
 
 
 @dataclass(frozen=True)
@@ -82,13 +84,18 @@ class Sites:
         if operands.weight_axis is not None:
             self.weights.append(Weight(node.input[1], node.name, operands.weight_axis, node.input[0], bias))
 
-    def read_dequantized(self, tensor: str, edges: list[Edge], range_from: str | None = None) -> None:
-        """Gives the tensor a Q/DQ pair, whose output the edges read."""
+    def read_dequantized(
+        self, tensor: str, edges: list[Edge], range_from: str | None = None, margin: float | None = None
+    ) -> None:
+        """Gives the tensor a Q/DQ pair, whose output the edges read; one of another tensor's range has its margin."""
         before = self.activations.get(tensor)
         readers = {(edge.node.name, edge.position): None for edge in edges}
         known = dict.fromkeys(before.readers) if before else {}
         source = range_from or (before.range_from if before else tensor)
-        self.activations[tensor] = Activation(tensor, source, tuple({**known, **readers}))
+        if margin is None:
+            like = self.activations.get(range_from) if range_from else before
+            margin = like.margin if like else 1.0
+        self.activations[tensor] = Activation(tensor, source, tuple({**known, **readers}), margin)
 
 
 @dataclass(frozen=True)

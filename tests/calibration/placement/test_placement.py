@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import ModelProto
+from onnx import ModelProto, numpy_helper
 from onnx_networks import NetworkBuilder, attention, images, residual
 
 from calibration import FAMILIES
@@ -237,6 +237,21 @@ def test_on_a_cpu_a_head_that_is_read_from_memory_multiplies_8_bits_and_writes_f
     assert reason_of(placement, "node_logits").startswith("output head whose weights are read from memory")
     assert "logits" not in placement.tensors
     assert optimized(model, tmp_path) == {"QuantizeLinear": 1, "QGemm": 2}
+
+
+def test_the_range_of_what_a_large_head_reads_has_a_margin_unless_it_is_another_tensors() -> None:
+    model, placement = quantized(large_head(512), "cpu-avx2")
+    scales = {each.name: float(numpy_helper.to_array(each)) for each in model.graph.initializer if not each.dims}
+    assert {each.tensor: each.margin for each in placement.activations} == {"features": 1.0, "relu_1": 1.25}
+    batch = Batch(["a", "b", "c", "d"], {"features": images(4, 64)})
+    high = ranges_from_sketches(collect(prepared(large_head(512)), [batch], threads=1), "minmax").of("relu_1").high
+    assert scales["relu_1_scale"] == pytest.approx(1.25 * high / 255)
+    net = NetworkBuilder()
+    x = net.node("Relu", net.conv(net.node("Relu", net.conv("image", 16, 64)), 64, 64))
+    net.linear(net.node("Flatten", x), 4096, 64, output="logits")
+    _, placement = quantized(net.model({"image": ["batch", 16, 8, 8]}, {"logits": ["batch", 64]}), "cpu-avx2")
+    assert not left_in_float(placement)
+    assert {each.margin for each in placement.activations} == {1.0}  # Flatten runs in 8 bits: one scale on both sides
 
 
 @pytest.mark.parametrize(("family", "size", "activation"), [("cpu-avx2", 511, ""), ("cpu-avx2", 512, "Relu")])
