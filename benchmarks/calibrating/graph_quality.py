@@ -39,22 +39,26 @@ def main() -> None:
 def quality_of(
     path: Path, expected: NDArray[np.float32], images: Path, labels: NDArray[Any] | None, how: str, threads: int
 ) -> dict[str, Any]:
-    """SQNR in dB, shares that agree with FP32 and with the labels, the images that do not, multiply-adds in INT8.
+    """SQNR in dB, shares that agree with FP32 and with the labels, which images do not, multiply-adds in INT8.
 
     Drawn weights give all images nearly the same answer. So a second SQNR and, where there are no labels, the agreement
     are those of a head whose bias takes that common answer away: of what tells the images apart.
     """
     seen = outputs(str(path), images, len(expected), how, threads)
     common = expected.mean(0) if labels is None else np.zeros_like(expected[0])
-    found = {
+    differs = (seen - common).argmax(1) != (expected - common).argmax(1)  # (images, ...): of a mask, by pixel
+    found: dict[str, Any] = {
         "sqnr_db": sqnr_db(expected, seen),
         "sqnr_apart_db": sqnr_db(expected - expected.mean(0), seen - expected.mean(0)),
-        "agreement": float(((seen - common).argmax(1) == (expected - common).argmax(1)).mean()),
+        "agreement": float(1 - differs.mean()),
         "int8_share": int8_share(path),
+        "count": len(seen),
     }
+    if differs.ndim == 1:
+        found["differ"] = np.flatnonzero(differs).tolist()
     if labels is not None:
         wrong = seen.argmax(1) != labels
-        found |= {"accuracy": float(1 - wrong.mean()), "wrong": np.flatnonzero(wrong).tolist(), "count": len(wrong)}
+        found |= {"accuracy": float(1 - wrong.mean()), "wrong": np.flatnonzero(wrong).tolist()}
     return found
 
 

@@ -29,6 +29,7 @@ def quality_tables(found: Mapping[str, tuple[Subject, list[Quality]]]) -> Iterat
             "at least the best",
             "agreement: ours",
             "best peer's",
+            "ours less the peer's, points",
             "in INT8: ours",
             "best peer's",
         )
@@ -68,7 +69,14 @@ def _row(subject: Subject, found: list[Quality], family: str) -> tuple[str, ...]
         met = "yes" if ours.figures["sqnr_db"] >= peer.figures["sqnr_db"] - MORE_DB else "no"
     shares = [_share(each, "int8_share") for each in (ours, peer)]
     words = map(_in_words, (ours, peer, usual))
-    return (subject.title, *words, met, *(_share(each, "agreement") for each in agreed), *shares)
+    return (
+        subject.title,
+        *words,
+        met,
+        *(_share(each, "agreement") for each in agreed),
+        _gained(agreed[0], agreed[1], "differ"),
+        *shares,
+    )
 
 
 def _accuracy_row(subject: Subject, found: list[Quality], family: str) -> tuple[str, ...]:
@@ -86,27 +94,30 @@ def _accuracy_row(subject: Subject, found: list[Quality], family: str) -> tuple[
         subject.title,
         "" if float_accuracy is None else percent(float_accuracy),
         *(_share(each, "accuracy") for each in (ours, peer)),
-        _gained(ours, peer),
+        _gained(ours, peer, "wrong"),
         _share(worst, "accuracy"),
         *(_share(each, "agreement") for each in agreed),
         *(_in_words(each) for each in clean),
     )
 
 
-def _gained(ours: Quality | None, peer: Quality | None) -> str:
-    """The difference of two accuracies on the same images, in percentage points, with its 95 % interval."""
-    if ours is None or peer is None or not all("wrong" in each.figures for each in (ours, peer)):
+def _gained(ours: Quality | None, peer: Quality | None, failed: str) -> str:
+    """The difference of two shares of the same images, in percentage points, with its 95 % interval.
+
+    `failed` is the figure that lists the images which are not in the share.
+    """
+    if ours is None or peer is None or not all(failed in each.figures for each in (ours, peer)):
         return ""
-    found = share_difference(_right(ours), _right(peer))
+    found = share_difference(_passed(ours, failed), _passed(peer, failed))
     said = "equal" if found.low <= 0 <= found.high else "better" if found.low > 0 else "worse"
     return f"{said}: {100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
 
 
-def _right(quality: Quality) -> NDArray[np.bool_]:
-    """(images,): whether the answer to each is its label."""
-    right = np.ones(quality.figures["count"], np.bool_)
-    right[quality.figures["wrong"]] = False
-    return right
+def _passed(quality: Quality, failed: str) -> NDArray[np.bool_]:
+    """(images,): those that the figure does not list."""
+    passed = np.ones(quality.figures["count"], np.bool_)
+    passed[quality.figures[failed]] = False
+    return passed
 
 
 def _in_words(quality: Quality | None) -> str:
