@@ -14,6 +14,7 @@ from calibration.placement.place import Placement
 from calibration.prepare import opset_of
 from calibration.qdq import quantize
 from calibration.ranges import Ranges
+from calibration.runtime_types import with_types_of
 
 HALF_SCALES = 19
 """The opset from which QuantizeLinear and DequantizeLinear take half precision."""
@@ -31,7 +32,7 @@ def with_float16_rest(quantized: ModelProto, model: ModelProto, extremes: Ranges
     From opset 19 on scales are in half precision where it holds them; before, and where it does not, a pair stays in
     float32 between casts. `extremes` are the exact extremes of the prepared model (method `minmax`).
     """
-    found = inferred(quantized, strict_mode=True, data_prop=True)
+    found = with_types_of(inferred(quantized, strict_mode=True, data_prop=True), model)
     kept = float32_nodes(model, extremes)
     pairs = _float32_pairs(Graph(found), opset_of(quantized), Graph(model), extremes)
     return in_16_bits(found, {**pairs, **kept}, HALF), kept

@@ -8,6 +8,7 @@ from onnx import ModelProto
 from calibration.errors import GraphRefused
 from calibration.external_data import converted, inferred
 from calibration.prepare import opset_of
+from calibration.runtime_types import with_types_of
 
 
 def at_opset(model: ModelProto, opset: int) -> ModelProto:
@@ -21,4 +22,4 @@ def at_opset(model: ModelProto, opset: int) -> ModelProto:
         raise GraphRefused(f"the graph does not convert to opset {opset} ({str(error).strip()}); {advice}") from error
     if [node.name for node in raised.graph.node] != [node.name for node in model.graph.node]:
         raise GraphRefused(f"the graph has other nodes at opset {opset}; {advice}")
-    return raised
+    return with_types_of(raised, model)

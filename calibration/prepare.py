@@ -19,6 +19,7 @@ from calibration.errors import GraphRefused
 from calibration.external_data import check, inferred
 from calibration.external_tensors import is_referred_to, values_of
 from calibration.graph import subgraphs
+from calibration.runtime_types import with_runtime_types
 
 LEAST_OPSET = 13
 """Per-axis QuantizeLinear and DequantizeLinear begin here."""
@@ -124,6 +125,6 @@ def _checked(model: ModelProto) -> ModelProto:
     try:
         found = inferred(model, check_type=True, strict_mode=True, data_prop=True)
         check(found, weights=False)
+        return with_runtime_types(found)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise GraphRefused(f"shapes or types of the graph do not fit together: {error}") from error
-    return found

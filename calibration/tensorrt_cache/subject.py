@@ -12,6 +12,7 @@ from onnx import ModelProto, NodeProto
 
 from calibration.external_data import inferred
 from calibration.graph import Graph
+from calibration.runtime_types import with_runtime_types
 from calibration.tensorrt_cache.cache import ParsedCache, parsed_cache
 from calibration.tensorrt_cache.origin import CacheOrigin
 from calibration.tensorrt_cache.version import CacheVersion
@@ -38,7 +39,7 @@ class LintedGraph:
     def float_tensors(self) -> dict[str, bool]:
         """Those that depend on the input, in order: whether a convolution or product reads or writes each, or writes it
         through the Relu or Clip that it is fused with."""
-        index = Graph(inferred(self.model))
+        index = Graph(with_runtime_types(inferred(self.model)))
         alive = {name for name in index.inputs if name not in index.initializers}
         for node in index.nodes:
             if any(name in alive for name in node.input):

@@ -15,7 +15,7 @@ from tensorrt_graphs import RTX, needs_tensorrt_rtx
 from tiny_run import run_edgestill
 
 from calibration import FAMILIES
-from calibration.float16_rest import with_float16_rest
+from calibration.float16_rest import fp8_graph, with_float16_rest
 from calibration.placement.place import Placement, place
 from calibration.prepare import prepared
 from calibration.qdq import quantize
@@ -54,6 +54,17 @@ own (float[N,16,8,8] x) => (float[N,16,8,8] y, float[N,16,8,8] z) {
   [second] d = Conv<pads = [1,1,1,1]>(a, w2)
   [foreign] y = com.microsoft.QuickGelu<alpha = 1.7>(d)
   [third] z = Conv<pads = [1,1,1,1]>(a, w1)
+}
+"""
+
+BEHIND_FOREIGN = """
+<ir_version: 10, opset_import: ["" : 18, "com.microsoft" : 1]>
+own (float[N,16,8,8] x) => (float[N,16,8,8] y) {
+  [first] a = Conv<pads = [1,1,1,1]>(x, w1)
+  [foreign] b = com.microsoft.QuickGelu<alpha = 1.7>(a)
+  [second] c = Conv<pads = [1,1,1,1]>(b, w2)
+  [cut] d = Relu(c)
+  [third] y = Conv<pads = [1,1,1,1]>(d, w1)
 }
 """
 
@@ -108,7 +119,11 @@ def decision(placement: Placement, node: str) -> tuple[bool, str]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("text", [CONTROL_FLOW, FUNCTIONS, FOREIGN], ids=["control flow", "functions", "foreign"])
+@pytest.mark.parametrize(
+    "text",
+    [CONTROL_FLOW, FUNCTIONS, FOREIGN, BEHIND_FOREIGN],
+    ids=["control flow", "functions", "foreign", "behind foreign"],
+)
 def test_the_quantized_graph_answers_like_the_float_one(text: str, family: str) -> None:
     model, ranges = measured(text)
     found = quantize(model, ranges, place(model, family))
@@ -148,6 +163,37 @@ def test_a_foreign_operator_stays_float_and_says_so() -> None:
     (said,) = [each.reason for each in placement.decisions if each.node == "foreign"]
     assert said.startswith("com.microsoft.QuickGelu is no operator of ONNX")
     assert decision(placement, "first") == (True, "both-operands")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_stands_behind_a_foreign_operator_is_quantized_as_if_it_were_any_other(family: str) -> None:
+    model = prepared(graph(BEHIND_FOREIGN))
+    placement = place(model, family)
+    assert [decision(placement, node)[0] for node in ("first", "foreign", "second", "third")] == [
+        *(True, False, True),
+        False,  # the output head
+    ]
+    assert prepared(model) == model
+
+
+@pytest.mark.parametrize("opset", [18, 19])
+def test_in_half_precision_a_q_behind_a_foreign_operator_reads_half_precision(opset: int) -> None:
+    text = BEHIND_FOREIGN.replace('"" : 18', f'"" : {opset}')
+    model, ranges = measured(text)
+    placement, values = place(model, "tensorrt"), {"x": feeds(text)["x"]}
+    forms = {
+        25: with_float16_rest(quantize(model, ranges, placement), model, ranges)[0],
+        20: fp8_graph(model, ranges, placement, ranges)[0],
+    }
+    for least_db, form in forms.items():
+        assert sqnr_db(run(model, values)[0], run(form, values)[0]) > least_db
+
+
+def test_behind_an_operator_that_nobody_knows_all_stays_float_and_the_rest_does_not() -> None:
+    unknown = BEHIND_FOREIGN.replace("com.microsoft", "my.own").replace("QuickGelu<alpha = 1.7>", "Frob")
+    placement = place(prepared(graph(unknown)), "tensorrt")
+    assert decision(placement, "first") == (True, "both-operands")
+    assert decision(placement, "second") == (False, "not-float32")
 
 
 @needs_tensorrt_rtx
