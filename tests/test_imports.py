@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from onnx_networks import images, residual
 
 ROOT = Path(__file__).parents[1]
 ALLOWED = {
@@ -92,3 +96,16 @@ def test_nothing_heavy_is_imported_at_start(module: str) -> None:
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert module in found
     assert not {name.partition(".")[0] for name in found} & HEAVY
+
+
+def test_quantize_needs_no_torch(tmp_path: Path) -> None:
+    onnx.save(residual(widths=(4, 8)), tmp_path / "own.onnx")
+    np.savez(tmp_path / "x.npz", image=images(16, 1, 8, 8))
+    command = ["quantize", "own.onnx", "--data", "x.npz", "--family", "tensorrt", "--repair", "auto", "--quiet"]
+    code = f"import sys; sys.modules['torch'] = None; sys.argv[1:] = {command}; from pipeline.cli import main; main()"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "own.tensorrt.int8.onnx").is_file()
