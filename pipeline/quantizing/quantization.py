@@ -70,9 +70,9 @@ def _moved(found: Measured, settings: QuantizationSettings, repairs: Repairs | N
     if repairs is None:
         return found
     model = found.model
-    if "equalize" in settings.repair:
+    if "equalize" in repairs.wanted:
         model = repairs.equalized(model) or model
-    if "shift" in settings.repair:
+    if "shift" in repairs.wanted:
         model = repairs.shifted(model) or model
     return found if model is found.model else found.over(model, data, settings)
 
@@ -106,12 +106,12 @@ def _quantized(
     models = dict.fromkeys(placements, model)
     roundings: dict[str, Roundings] = {}
     int8 = {family: quantize(model, ranges, each, weights=settings.weights) for family, each in placements.items()}
-    if repairs and "widen" in settings.repair and (wide := repairs.widened(model, sketches, ranges, placements, int8)):
+    if repairs and "widen" in repairs.wanted and (wide := repairs.widened(model, sketches, ranges, placements, int8)):
         (ranges, int8), settings = wide, replace(settings, method="minmax")
-    if repairs and "rounding" in settings.repair:
+    if repairs and "rounding" in repairs.wanted:
         roundings, better = repairs.rounded(model, ranges, placements, int8)
         int8 |= better
-    if repairs and "bias" in settings.repair:
+    if repairs and "bias" in repairs.wanted:
         for family, placement in placements.items():
             models[family], int8[family] = repairs.bias_corrected(
                 model, ranges, family, placement, int8[family], roundings.get(family, {})

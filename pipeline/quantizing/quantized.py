@@ -51,7 +51,7 @@ class Quantized:
     roundings: Mapping[str, Roundings] = field(default_factory=dict)
     """By family, where they were kept: its weights' integers."""
     untried_repairs: tuple[str, ...] = ()
-    """Repairs that were asked for and are not for these families, in words."""
+    """Repairs that were asked for and are not for these families or samples, in words."""
     exported: Ranged | None = None
     """What FP16, BF16 and FP8 are made of: the graph before its channels were scaled or shifted for INT8."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -62,7 +62,7 @@ class CalibrationData:
 
     def part(self, start: int, stop: int) -> Iterator[Batch]:
         """Batches of the samples from `start` to before `stop`."""
-        return self.between(start, stop) if self.between is not None else _cut_out(self.batches(), start, stop)
+        return self.between(start, stop) if self.between is not None else part_of(self.batches(), start, stop)
 
     def chosen(self, numbers: Sequence[int]) -> Iterator[Batch]:
         """Batches of the samples of these numbers, which rise and are whole runs of the graph."""
@@ -82,7 +82,8 @@ class CalibrationData:
         return found.hexdigest()
 
 
-def _cut_out(batches: Iterator[Batch], start: int, stop: int) -> Iterator[Batch]:
+def part_of(batches: Iterable[Batch], start: int, stop: int) -> Iterator[Batch]:
+    """The samples from `start` to before `stop` of some batches."""
     from calibration.statistics.collect import Batch
 
     first = 0

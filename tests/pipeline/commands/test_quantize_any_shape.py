@@ -31,13 +31,13 @@ GRAPH = """<ir_version: 8, opset_import: ["" : %d]> g (float[N,3,H,W] x, float[N
 WEIGHTS = {"w": (16, 3, 3, 3), "w2": (16, 16, 3, 3), "m": (16, 32), "m2": (16, 32), "m3": (32, 24)}
 
 
-def written(folder: Path, opset: int) -> tuple[Path, Path]:
+def written(folder: Path, opset: int, samples: int = 8) -> tuple[Path, Path]:
     model, random = onnx.parser.parse_model(GRAPH % opset), np.random.default_rng(0)
     for name, shape in WEIGHTS.items():
         values = (random.standard_normal(shape) * 0.2).astype(np.float32)
         model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
     onnx.save(model, folder / "net.onnx")
-    images, sequences = random.standard_normal((8, 3, 17, 23)), random.standard_normal((8, 9, 16))
+    images, sequences = random.standard_normal((samples, 3, 17, 23)), random.standard_normal((samples, 9, 16))
     np.savez(folder / "data.npz", x=images.astype(np.float32), s=sequences.astype(np.float32))
     return folder / "net.onnx", folder / "data.npz"
 
@@ -78,9 +78,9 @@ def test_the_ranges_are_what_their_schema_says(options: tuple[str, ...], tmp_pat
 
 
 def test_every_placement_is_what_its_schema_says(tmp_path: Path) -> None:
-    model, data = written(tmp_path, 17)
+    model, data = written(tmp_path, 17, samples=16)
     random = np.random.default_rng(2)
-    labels, images = random.integers(0, 32, 8), random.standard_normal((8, 3, 17, 23)).astype(np.float32)
+    labels, images = random.integers(0, 32, 16), random.standard_normal((16, 3, 17, 23)).astype(np.float32)
     np.savez(tmp_path / "labelled.npz", x=images, s=np.load(data)["s"], labels=labels)
     families = [option for family in ("cpu", *FAMILIES) for option in ("--family", family)]
     made = (*families, "--tensorrt-version", "10.3.0", "--bf16", "--repair", "bias")
@@ -99,7 +99,7 @@ def test_every_placement_is_what_its_schema_says(tmp_path: Path) -> None:
         assert [error.message for error in validator.iter_errors(document)] == []
     assert set(found["families"]) == {"cpu", *FAMILIES}
     assert len(found["repairs"]) > 0
-    assert all(repair["metric"]["samples"] == 8 for repair in found["repairs"])
+    assert all(repair["metric"]["samples"] == 16 for repair in found["repairs"])
     assert "float32_in_bf16" in found
     assert of_cache["missing_graphs"]["fp16.onnx"].startswith("no FP16 graph, because a cache does not")
     del found["families"]["cpu"]["decisions"][0]["rule"]

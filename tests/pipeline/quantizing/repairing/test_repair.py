@@ -27,6 +27,7 @@ from pipeline.process.cancellation import Cancellation
 from pipeline.process.progress import QuietProgress
 from pipeline.quantizing.quantization import quantized
 from pipeline.quantizing.quantized import Quantized, placement_document
+from pipeline.quantizing.repairing.repair import LEAST_SAMPLES, _halves
 from pipeline.quantizing.settings import (
     CalibrationData,
     QuantizationSettings,
@@ -315,6 +316,64 @@ def test_a_repair_that_brings_nothing_is_left_out_and_the_graph_is_the_one_witho
     assert repaired.repairs[-1].in_words().endswith(": left out")
     assert plain.repairs == ()
     assert repaired.int8["tensorrt"] == plain.int8["tensorrt"]
+
+
+@pytest.mark.parametrize("sizes", [(32, 32), (16,) * 4, (10,) * 6 + (4,), (32, 16), (1,) * 64])
+def test_whole_batches_make_and_judge_a_repair_where_either_half_has_enough(sizes: tuple[int, ...]) -> None:
+    batches = [Batch([f"{at}.{i}" for i in range(size)], {}) for at, size in enumerate(sizes)]
+    middle = len(batches) // 2
+    assert _halves(batches, 1) == (batches[:middle], batches[middle:])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "images_a_run", "first"),
+    [((2,), 1, 1), ((3,), 1, 1), ((31,), 1, 15), ((32,), 1, 16), ((100,), 1, 50), ((32, 1), 1, 16), ((40,), 8, 16)],
+)
+def test_of_a_single_batch_no_sample_makes_and_judges_a_repair(
+    sizes: tuple[int, ...], images_a_run: int, first: int
+) -> None:
+    names = [str(i) for i in range(sum(sizes))]
+    values = np.arange(len(names), dtype=np.float32)
+    starts = np.cumsum((0, *sizes[:-1]))
+    batches = [
+        Batch(names[at : at + size], {"x": values[at : at + size]}) for at, size in zip(starts, sizes, strict=True)
+    ]
+    made, judged = _halves(batches, images_a_run)
+    assert [name for batch in made for name in batch.ids] == names[:first]
+    assert [name for batch in judged for name in batch.ids] == names[first:]
+    assert np.concatenate([batch.feeds["x"] for batch in judged]).tolist() == values[first:].tolist()
+
+
+def of_samples(model: ModelProto, folder: Path, samples: int, *repair: str, images_a_run: int = 1) -> Quantized:
+    onnx.save(model, folder / "own.onnx")
+    data = CalibrationData(
+        samples, lambda: iter(batches_for(model, samples, min(samples, 32))), images_a_run=images_a_run
+    )
+    settings = QuantizationSettings("minmax", ("tensorrt",), repair=checked_repair(repair))
+    return quantized(folder / "own.onnx", data, settings, QuietProgress(), Cancellation())
+
+
+def test_of_32_samples_in_one_batch_16_judge_the_repair_that_the_others_made(tmp_path: Path) -> None:
+    (trial,) = of_samples(prepared(shifted()), tmp_path, 32, "bias").repairs
+    assert trial.in_words().endswith(" on 16 samples: kept")
+
+
+def test_with_too_few_samples_to_judge_a_repair_none_is_tried_which_is_said(tmp_path: Path) -> None:
+    model, least = prepared(shifted()), 2 * LEAST_SAMPLES
+    assert {trial.before.images for trial in of_samples(model, tmp_path, least, "bias").repairs} == {LEAST_SAMPLES}
+    few, plain = (of_samples(model, tmp_path, 4, repair) for repair in ("auto", "none"))
+    assert (few.repairs, few.int8) == ((), plain.int8)
+    assert few.untried_repairs == (
+        "repairs equalize, shift, widen, rounding, bias: not tried, because one half of the samples makes a repair and "
+        "the other judges it, and halves of 4 samples are too few to tell a gain from chance; give at least 16",
+    )
+    assert few.untried_repairs[0] in list(few.notes())
+    assert plain.untried_repairs == ()
+    (said,) = of_samples(model, tmp_path, 32, "bias", images_a_run=32).untried_repairs
+    assert said == (
+        "repair bias: not tried, because one half of the samples makes a repair and the other judges it, and halves of "
+        "32 samples, 32 of which the graph takes at once, are too few to tell a gain from chance; give at least 64"
+    )
 
 
 def test_repairs_are_chosen_by_name() -> None:
