@@ -69,16 +69,25 @@ class Alone:
         """`called` is the tensor as a person knows it."""
         return (
             f"image {self.image!r} alone sets the range of {called}: there it reaches {self.reaches:.4g}, "
-            f"no other image more than {self.others:.4g}; without it the range is {self.share:.0%} narrower"
+            f"no other image goes beyond {self.others:.4g}; without it the range is {self.share:.0%} narrower"
         )
 
 
 def alone_in(tensor: str, sketch: Sketch, chosen: Range) -> Alone | None:
-    """The image that sets the range alone, where one does; of a few images the first of them often does."""
+    """The image that sets the range alone, where one does; of a few images the first of them often does.
+
+    Of one that sets both ends, the end that it widens more.
+    """
     if len(sketch.groups) < LEAST_GROUPS:
         return None
-    found = [each for each in (_alone_above(tensor, sketch, chosen), _alone_below(tensor, sketch, chosen)) if each]
-    return max(found, key=lambda each: each.share, default=None)
+    above, below = _alone_above(tensor, sketch, chosen), _alone_below(tensor, sketch, chosen)
+    if above is None or below is None:
+        return above or below
+    if above.image != below.image:
+        return max(above, below, key=lambda each: each.share)
+    at_high = max(chosen.high, 0.0) - max(min(chosen.high, above.others), 0.0)
+    at_low = min(max(chosen.low, below.others), 0.0) - min(chosen.low, 0.0)
+    return above if at_high >= at_low else below
 
 
 def _alone_above(tensor: str, sketch: Sketch, chosen: Range) -> Alone | None:

@@ -167,6 +167,23 @@ def test_an_image_that_widens_one_end_alone_is_named_though_the_largest_magnitud
     assert ALONE_SHARE < found.share < 0.5
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_of_an_image_that_sets_both_ends_the_one_that_it_widens_more_is_named(sign: int) -> None:
+    images = [each.clip(-18, 15) for each in alike(12)]
+    images[5][:2] = 15.64, -18.2
+    images[9][:2] = 17.16, -25.99
+    sketch = sketch_of([sign * each for each in images])
+    found = alone_in("x", sketch, Range(sketch.minimum, sketch.maximum))
+    assert found is not None
+    assert (found.image, found.share) == ("image-9", pytest.approx(1 - 18.2 / 25.99))
+    assert [found.reaches, found.others] == pytest.approx([sign * -25.99, sign * -18.2])
+    reached = ("-25.99", "-18.2") if sign == 1 else ("25.99", "18.2")
+    assert found.in_words("conv") == (
+        "image 'image-9' alone sets the range of conv: there it reaches {}, no other image goes beyond {}; "
+        "without it the range is 30% narrower".format(*reached)
+    )
+
+
 def test_ranges_json_holds_the_range_its_interval_and_the_counts_behind_it(tmp_path: Path) -> None:
     images = alike(12)
     images[9][:] *= 9
