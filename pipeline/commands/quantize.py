@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.commands.destination import Destination
+from pipeline.commands.earlier_files import EarlierFiles, removed_in_words
 from pipeline.commands.explain import explanation
 from pipeline.commands.judging import judging_notes, judging_of, latencies_of, repair_judge_of, write_sensitivity
 from pipeline.commands.outcome import Outcome
 from pipeline.commands.quantize_request import PARTIAL, QuantizeRequest
 from pipeline.errors import NotAcceptable, RecipeError
 from pipeline.files import atomic
-from pipeline.files.onnx_file import remove_graph, write_graph
+from pipeline.files.onnx_file import write_graph
 from pipeline.files.workspace import disk_errors_explained
 from pipeline.process.cancellation import Cancellation
 from pipeline.process.progress import Progress
@@ -25,6 +26,7 @@ from pipeline.quantizing.quantized import PLACEMENT, Quantized, placement_docume
 from pipeline.quantizing.sensitivity.mixed_precision import FamilyFound, judged, sensitivity_document
 from pipeline.quantizing.settings import (
     CalibrationData,
+    QuantizationSettings,
     check_repair_beside_caches,
     checked_cache_versions,
     checked_families,
@@ -32,7 +34,7 @@ from pipeline.quantizing.settings import (
     checked_repair,
     checked_weights,
 )
-from pipeline.quantizing.tensorrt_ranges import write_for_tensorrt
+from pipeline.quantizing.tensorrt_ranges import for_tensorrt
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,24 +59,24 @@ def quantize(request: QuantizeRequest, progress: Progress, cancellation: Cancell
     found: Mapping[str, FamilyFound] = {}
     if judging is not None:
         result, found = judged(result, judging, progress, cancellation)
-    files = write_graphs(result, to)
+    earlier = EarlierFiles.beside(to)
+    files = write_graphs(result, to, request.settings, request.model)
     partial.unlink(missing_ok=True)
-    with disk_errors_explained(to.folder):
-        files += write_for_tensorrt(
-            result.measured, result.ranges, request.settings, request.model, to.folder, f"{to.stem}."
-        )
     notes = [*result.notes()]
     costs: dict[str, Any] = {}
     if judging is not None:
         notes += judging_notes(request, judging, found)
         costs = sensitivity_document(found, judging)
         files.append(write_sensitivity(request, costs))
+    remembered = () if judging is None else (judging.remembered,)
+    removed = earlier.remove((*files, *remembered, *request.files), map(to.path, result.missing_graphs()))
     document = {
         "model": str(request.model),
         "images": result.sketches.images,
         "batch_size": batch_size,
         "method": request.method,
         "files": [str(file) for file in files],
+        "removed": [str(file) for file in removed],
         "notes": notes,
         "ranges": result.evidence.to_json(),
         "placement": placement_document(result),
@@ -82,7 +84,9 @@ def quantize(request: QuantizeRequest, progress: Progress, cancellation: Cancell
     }
     met = all(each.choice is None or each.choice.met for each in found.values())
     return Outcome(
-        document, lambda console: _show(console, request, result, notes, files), 0 if met else NotAcceptable.exit_code
+        document,
+        lambda console: _show(console, request, result, [*notes, *removed_in_words(removed)], files),
+        0 if met else NotAcceptable.exit_code,
     )
 
 
@@ -112,8 +116,12 @@ def data_of(request: QuantizeRequest, inputs: Mapping[str, GraphInput], size: in
     return data_from(request.data, request.preprocess, inputs, size)
 
 
-def write_graphs(result: Quantized, to: Destination) -> list[Path]:
-    """Sketches, ranges, placement and every graph, each file whole or as it was."""
+def write_graphs(result: Quantized, to: Destination, settings: QuantizationSettings, source: Path) -> list[Path]:
+    """Sketches, ranges, placement, every graph and what a TensorRT takes beside one, each file whole or as it was.
+
+    Raises NotAcceptable, and writes nothing, where a TensorRT could not take it.
+    """
+    beside = for_tensorrt(result.measured, result.ranges, settings, source)
     with disk_errors_explained(to.folder):
         to.folder.mkdir(parents=True, exist_ok=True)
         files = [to.path(name) for name in ("sketches.npz", "ranges.json", PLACEMENT)]
@@ -121,11 +129,9 @@ def write_graphs(result: Quantized, to: Destination) -> list[Path]:
             result.sketches.save(sketches)
             result.evidence.save(ranges)
         atomic.write_json(files[2], placement_document(result))
-        for name in result.missing_graphs():
-            remove_graph(to.path(name))  # of an earlier calibration: it is not of these ranges
         for name, model in result.graphs().items():
             files += write_graph(to.path(name), model)
-    return files
+        return files if beside is None else files + beside.write(to.folder, f"{to.stem}.")
 
 
 def _show(console: Console, request: QuantizeRequest, result: Quantized, notes: list[str], files: list[Path]) -> None:

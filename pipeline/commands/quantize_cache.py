@@ -10,6 +10,7 @@ from calibration.errors import CalibrationError, GraphRefused
 from calibration.placement.families import FAMILY
 from engines.files import sha256_of_file
 from pipeline.commands.destination import Destination, destination_of
+from pipeline.commands.earlier_files import EarlierFiles, removed_in_words
 from pipeline.commands.explain import explanation
 from pipeline.commands.outcome import Outcome
 from pipeline.errors import DataRejected, IntegrityError, NotAcceptable, RecipeError
@@ -23,7 +24,7 @@ from pipeline.quantizing.settings import (
     checked_families,
     resolved_family,
 )
-from pipeline.quantizing.tensorrt_ranges import write_for_tensorrt
+from pipeline.quantizing.tensorrt_ranges import for_tensorrt
 
 if TYPE_CHECKING:
     import onnx
@@ -69,7 +70,9 @@ def quantize_cache(request: CacheRequest) -> Outcome:
     _check(request)
     to = destination_of(request.model, request.out, request.families)
     converted = _converted(request, _verified_origin(request))
+    earlier = EarlierFiles.beside(to)
     files = _write(request, converted, to)
+    removed = earlier.remove((*files, request.model, request.cache, *earlier.of_calibration(request.cache)))
     document = {
         "model": str(request.model),
         "cache": str(request.cache),
@@ -77,12 +80,14 @@ def quantize_cache(request: CacheRequest) -> Outcome:
         "method": converted.ranges.method,
         "unused_scales": converted.unused,
         "files": [str(file) for file in files],
+        "removed": [str(file) for file in removed],
         "placement": _placements(converted),
     }
     lines = [
         *(line for family in request.families for line in _said(request, family, converted.placements[family])),
         f"{converted.unused} scales of {request.cache.name} belong to no tensor of the graph",
         NO_FLOAT16,
+        *removed_in_words(removed),
         *(f"wrote {file}" for file in files),
     ]
     return Outcome(document, lambda console: console.print("\n".join(lines), markup=False, soft_wrap=True))
@@ -160,6 +165,7 @@ def _converted(request: CacheRequest, origin: CacheOrigin | None) -> _Converted:
 
 def _write(request: CacheRequest, converted: _Converted, to: Destination) -> list[Path]:
     settings = QuantizationSettings("", (), cache_versions=request.cache_versions)
+    beside = for_tensorrt(converted.model, converted.ranges, settings, request.model)
     with disk_errors_explained(to.folder):
         to.folder.mkdir(parents=True, exist_ok=True)
         files = [to.path(name) for name in ("ranges.json", PLACEMENT)]
@@ -168,9 +174,7 @@ def _write(request: CacheRequest, converted: _Converted, to: Destination) -> lis
         atomic.write_json(files[1], _placements(converted))
         for family, model in converted.int8.items():
             files += write_graph(to.path(f"{family}.int8.onnx"), model)
-        return files + write_for_tensorrt(
-            converted.model, converted.ranges, settings, request.model, to.folder, f"{to.stem}."
-        )
+        return files if beside is None else files + beside.write(to.folder, f"{to.stem}.")
 
 
 def _placements(converted: _Converted) -> dict[str, Any]:

@@ -54,6 +54,12 @@ class QuantizeRequest:
         return destination_of(self.model, self.out, self.families)
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """What is read."""
+        given = (self.model, self.data, self.preprocess, self.validation, self.labels)
+        return tuple(path for path in given if path is not None)
+
+    @property
     def settings(self) -> QuantizationSettings:
         return QuantizationSettings(
             self.method,

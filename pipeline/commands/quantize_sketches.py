@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.commands.destination import destination_of
+from pipeline.commands.earlier_files import EarlierFiles, removed_in_words
 from pipeline.commands.outcome import Outcome
 from pipeline.commands.quantize import write_graphs
 from pipeline.errors import RecipeError
-from pipeline.files.workspace import disk_errors_explained
 from pipeline.quantizing.inputs.calibration_inputs import require_files
 from pipeline.quantizing.quantization import quantized_from_sketches
 from pipeline.quantizing.quantized import placement_document
@@ -21,7 +21,6 @@ from pipeline.quantizing.settings import (
     checked_method,
     checked_weights,
 )
-from pipeline.quantizing.tensorrt_ranges import write_for_tensorrt
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,15 +57,16 @@ def quantize_sketches(request: SketchesRequest) -> Outcome:
     require_files(request.model, *request.sketches)
     to = destination_of(request.model, request.out, request.families)
     result = quantized_from_sketches(request.model, request.sketches, settings)
-    files = write_graphs(result, to)
-    with disk_errors_explained(to.folder):
-        files += write_for_tensorrt(result.measured, result.ranges, settings, request.model, to.folder, f"{to.stem}.")
+    earlier = EarlierFiles.beside(to)
+    files = write_graphs(result, to, settings, request.model)
+    removed = earlier.remove((*files, request.model, *request.sketches), map(to.path, result.missing_graphs()))
     notes = [*result.notes(), "no repair was tried: it needs --data"]
     document = {
         "model": str(request.model),
         "images": result.sketches.images,
         "method": request.method,
         "files": [str(file) for file in files],
+        "removed": [str(file) for file in removed],
         "notes": notes,
         "ranges": result.evidence.to_json(),
         "placement": placement_document(result),
@@ -76,7 +76,7 @@ def quantize_sketches(request: SketchesRequest) -> Outcome:
         for family, placement in result.placements.items():
             inside = f"{len(placement.quantized_nodes)} of {len(placement.decisions)} nodes in INT8"
             console.print(f"{family}: {inside}", markup=False)
-        for line in (*notes, *(f"wrote {file}" for file in files)):
+        for line in (*notes, *removed_in_words(removed), *(f"wrote {file}" for file in files)):
             console.print(line, markup=False, soft_wrap=True)
 
     return Outcome(document, show)

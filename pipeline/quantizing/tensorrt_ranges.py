@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from calibration.tensorrt_cache.version import CacheVersion, wanted_version
 from engines.files import sha256_of_file
 from pipeline.errors import NotAcceptable
 from pipeline.files import atomic
-from pipeline.files.onnx_file import remove_graph, write_graph
+from pipeline.files.onnx_file import write_graph
 from pipeline.quantizing.settings import QuantizationSettings
 
 if TYPE_CHECKING:
@@ -27,34 +28,56 @@ FAMILIES_WITH_RANGES = ("tensorrt", "tensorrt-dla")
 """Their runtimes can still take ranges beside a float graph; TensorRT 11 and TensorRT-RTX cannot."""
 
 
-def write_for_tensorrt(
-    measured: onnx.ModelProto,
-    ranges: Ranges,
-    settings: QuantizationSettings,
-    source: Path,
-    folder: Path,
-    prefix: str = "",
-) -> list[Path]:
-    """The measured graph, its range table, each cache with its origin; nothing where no family and no cache asks.
+@dataclass(frozen=True)
+class ForTensorRT:
+    """The measured graph with all that goes beside it, in memory."""
+
+    measured: onnx.ModelProto
+    table: RangeTable
+    """Of a graph file that is not written yet."""
+    caches: Mapping[CacheVersion, bytes]
+    source: Path
+    """The file that was calibrated."""
+
+    def write(self, folder: Path, prefix: str = "") -> list[Path]:
+        """Gives what it wrote. The record of a cache is there before the cache, which no kill leaves without one."""
+        from calibration.range_table import GraphFile
+        from calibration.tensorrt_cache.origin import origin_of, sidecar_of
+
+        graph = folder / f"{prefix}{MEASURED_GRAPH}"
+        written = write_graph(graph, self.measured)
+        table = replace(self.table, graph=GraphFile(graph.name, sha256_of_file(graph)))
+        atomic.write_bytes(folder / f"{prefix}{RANGE_TABLE}", table.to_bytes())
+        written.append(folder / f"{prefix}{RANGE_TABLE}")
+        calibrated = GraphFile(self.source.name, sha256_of_file(self.source))
+        for version, data in self.caches.items():
+            cache = folder / f"{prefix}{_cache_name(version)}"
+            atomic.write_bytes(sidecar_of(cache), origin_of(data, version, table, calibrated).to_bytes())
+            atomic.write_bytes(cache, data)
+            written += [cache, sidecar_of(cache)]
+        return written
+
+
+def for_tensorrt(
+    measured: onnx.ModelProto, ranges: Ranges, settings: QuantizationSettings, source: Path
+) -> ForTensorRT | None:
+    """None where no family and no cache asks for it; writes nothing.
 
     `source` is the file that was calibrated. Raises NotAcceptable where a tensor has no range, or a name that no cache
     can hold.
     """
     from calibration.range_table import GraphFile, range_table
+    from calibration.tensorrt_cache.cache import CalibrationCache
 
     if not settings.cache_versions and not set(settings.families) & set(FAMILIES_WITH_RANGES):
-        return []
-    graph = folder / f"{prefix}{MEASURED_GRAPH}"
-    written = write_graph(graph, measured)
+        return None
     try:
-        table = range_table(measured, ranges, GraphFile(graph.name, sha256_of_file(graph)))
-        files = dict(_files(table, source, settings.cache_versions, prefix))
+        table = range_table(measured, ranges, GraphFile("", ""))
+        versions = map(wanted_version, settings.cache_versions)
+        caches = {version: CalibrationCache.from_table(table, version).to_bytes() for version in versions}
     except CalibrationError as error:
-        remove_graph(graph)
         raise NotAcceptable(f"{source.name}: {error}") from error
-    for name, data in files.items():
-        atomic.write_bytes(folder / name, data)
-    return [*written, *(folder / name for name in files)]
+    return ForTensorRT(measured, table, caches, source)
 
 
 def table_of_conversion(table: Path, graph: Path, to: Path) -> Path:
@@ -66,20 +89,6 @@ def table_of_conversion(table: Path, graph: Path, to: Path) -> Path:
     document["graph"] = {"name": graph.name, "sha256": sha256_of_file(graph)}
     atomic.write_json(to, document)
     return to
-
-
-def _files(table: RangeTable, source: Path, versions: Sequence[str], prefix: str) -> Iterator[tuple[str, bytes]]:
-    from calibration.range_table import GraphFile
-    from calibration.tensorrt_cache.cache import CalibrationCache
-    from calibration.tensorrt_cache.origin import origin_of
-
-    yield f"{prefix}{RANGE_TABLE}", table.to_bytes()
-    calibrated = GraphFile(source.name, sha256_of_file(source))
-    for version in map(wanted_version, versions):
-        cache = CalibrationCache.from_table(table, version).to_bytes()
-        file = f"{prefix}{_cache_name(version)}"
-        yield file, cache
-        yield f"{file}.json", origin_of(cache, version, table, calibrated).to_bytes()
 
 
 def _cache_name(version: CacheVersion) -> str:

@@ -41,7 +41,7 @@ from pipeline.quantizing.settings import (
     checked_repair,
     resolved_family,
 )
-from pipeline.quantizing.tensorrt_ranges import write_for_tensorrt
+from pipeline.quantizing.tensorrt_ranges import for_tensorrt
 from pipeline.stage import Stage
 
 if TYPE_CHECKING:
@@ -145,12 +145,14 @@ class Calibrate(Stage):
             atomic.write_json(target / SENSITIVITY, sensitivity_document(found, judging))
             for note in notes(found, judging):
                 context.say(f"calibrate: {note}")
+        beside = for_tensorrt(result.measured, result.ranges, settings, inputs[Graph].model)
         result.sketches.save(target / "sketches.npz")
         result.evidence.save(target / "ranges.json")
         atomic.write_json(target / PLACEMENT, placement_document(result))
         for name, model in result.graphs().items():
             write_graph(target / name, model)
-        write_for_tensorrt(result.measured, result.ranges, settings, inputs[Graph].model, target)
+        if beside is not None:
+            beside.write(target)
         images, tensors = result.sketches.images, len(result.ranges.tensors)
         context.say(f"calibrate: {self.method} over {images} samples, {tensors} tensors")
         modules = inputs[Graph].json("modules.json")

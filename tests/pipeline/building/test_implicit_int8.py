@@ -33,7 +33,7 @@ from pipeline.building.target_presets import with_preset
 from pipeline.building.target_settings import TargetSettings
 from pipeline.commands.targets import target_of_preset
 from pipeline.quantizing.settings import QuantizationSettings
-from pipeline.quantizing.tensorrt_ranges import MEASURED_GRAPH, RANGE_TABLE, write_for_tensorrt
+from pipeline.quantizing.tensorrt_ranges import MEASURED_GRAPH, RANGE_TABLE, for_tensorrt
 
 ORIN = Target("orin", "tensorrt", ("int8", "int8+fp16"), int8="ranges")
 ENGINE = TensorRT()
@@ -57,7 +57,9 @@ def calibrated(tmp_path: Path) -> Path:
     images = np.random.default_rng(1).standard_normal((4, 16, 8, 8)).astype(np.float32)
     ranges = ranges_from_sketches(collect(model, [Batch(list("abcd"), {"x": images})], threads=1), "minmax")
     settings = QuantizationSettings("minmax", ("tensorrt-dla",))
-    write_for_tensorrt(model, ranges, settings, tmp_path / "model.onnx", tmp_path)
+    beside = for_tensorrt(model, ranges, settings, tmp_path / "model.onnx")
+    assert beside is not None
+    beside.write(tmp_path)
     return tmp_path
 
 
