@@ -32,7 +32,7 @@ def with_float16_rest(quantized: ModelProto, model: ModelProto, extremes: Ranges
     From opset 19 on scales are in half precision where it holds them; before, and where it does not, a pair stays in
     float32 between casts. `extremes` are the exact extremes of the prepared model (method `minmax`).
     """
-    found = with_types_of(inferred(quantized, strict_mode=True, data_prop=True), model)
+    found = with_types_of(inferred(quantized, check_type=True, strict_mode=True, data_prop=True), model)
     kept = float32_nodes(model, extremes)
     pairs = _float32_pairs(Graph(found), opset_of(quantized), Graph(model), extremes)
     return in_16_bits(found, {**pairs, **kept}, HALF), kept

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from onnx import NodeProto
 
-from calibration.graph import Edge, Graph
+from calibration.graph import SATURATING_OPERATORS, Edge, Graph
 from calibration.placement.families import Family
-from calibration.placement.rules.rule import Verdict
+from calibration.placement.rules.rule import Rule, Verdict
 from calibration.placement.rules.tensorrt import (
     ADD_OF_FLOATS,
     BOTH_OPERANDS,
@@ -27,15 +28,10 @@ from calibration.prepare import COMPUTE_OPERATORS
 _LEAST_PRODUCT_SIZE = 16
 """INT8 tensor cores multiply tiles of 16; a smaller product is padded and loses to float."""
 
-_OTHER_RULES = {
-    **dict.fromkeys(("Relu", "Clip"), FUSED_ACTIVATION),
-    "MaxPool": POOL_IN_INT8,
-    "ConvTranspose": TRANSPOSED_CONVOLUTION,
-    **dict.fromkeys(
-        ("LayerNormalization", "Gelu", "Erf", "Sigmoid", "Mul", "HardSwish", "HardSigmoid", "PRelu", "LeakyRelu"),
-        REQUANTIZING_KERNEL,
-    ),
-}
+_REQUANTIZED = frozenset(
+    ("LayerNormalization", "Gelu", "Erf", "Sigmoid", "Mul", "HardSwish", "HardSigmoid", "PRelu", "LeakyRelu")
+)
+"""What TensorRT computes in the kernel that requantizes, where a Q follows."""
 
 
 def place_tensorrt(graph: Graph, sites: Sites, family: Family) -> None:
@@ -47,8 +43,9 @@ def place_tensorrt(graph: Graph, sites: Sites, family: Family) -> None:
     for node in undecided:
         if node.op_type == "Add":
             _place_residual(graph, sites, node, family)
-        elif node.op_type not in COMPUTE_OPERATORS:
-            sites.refuse(node, _OTHER_RULES.get(node.op_type, NO_INT8_TENSORRT).says(operator=node.op_type))
+    for node in undecided:  # when it is known what is read behind a Q
+        if node.op_type not in ("Add", *COMPUTE_OPERATORS):
+            sites.refuse(node, _rule_of_other(graph, sites, node).says())
 
 
 def _place_compute(graph: Graph, sites: Sites, node: NodeProto) -> None:
@@ -101,3 +98,40 @@ def _fusing_inputs(graph: Graph, sites: Sites, node: NodeProto) -> list[int]:
 def _kernel_size(graph: Graph, conv: NodeProto) -> int:
     shape = graph.shape(conv.input[1]) or ()
     return math.prod(size or 1 for size in shape[2:])
+
+
+def _rule_of_other(graph: Graph, sites: Sites, node: NodeProto) -> Rule:
+    if node.op_type in SATURATING_OPERATORS:
+        return FUSED_ACTIVATION
+    if node.op_type == "ConvTranspose":
+        return TRANSPOSED_CONVOLUTION
+    if node.op_type == "MaxPool" and _is_before_q(graph, sites, node, _is_crossed):
+        return POOL_IN_INT8
+    if node.op_type in _REQUANTIZED and _is_before_q(graph, sites, node, _is_crossed_or_fused):
+        return REQUANTIZING_KERNEL
+    return NO_INT8_TENSORRT
+
+
+def _is_before_q(graph: Graph, sites: Sites, node: NodeProto, through: Callable[[Graph, NodeProto], bool]) -> bool:
+    """Whether all that reads the node's result reads it behind a Q, at once or after nodes that it may go through."""
+    tensor = node.output[0]
+    edges = graph.readers.get(tensor, ())
+    if not edges or tensor in graph.outputs or tensor in graph.captured:
+        return False
+    behind_q = sites.activations[tensor].readers if tensor in sites.activations else ()
+    return all(
+        (edge.node.name, edge.position) in behind_q
+        or (through(graph, edge.node) and _is_before_q(graph, sites, edge.node, through))
+        for edge in edges
+    )
+
+
+def _is_crossed(_: Graph, node: NodeProto) -> bool:
+    """Whether TensorRT moves a Q from behind the node to before it."""
+    return node.op_type == "MaxPool"
+
+
+def _is_crossed_or_fused(graph: Graph, node: NodeProto) -> bool:
+    """... or fuses the node into the kernel that requantizes; a decomposed GELU adds a constant there."""
+    adds_constant = node.op_type == "Add" and any(name in graph.initializers for name in node.input)
+    return adds_constant or _is_crossed(graph, node) or node.op_type in (*_REQUANTIZED, *SATURATING_OPERATORS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from calibration.placement.rules.rule import Rule
 
 _BUILT = "built with TensorRT-RTX 1.7 and its realized layers read: tests/calibration/placement/test_patterns.py"
+_RECOMMENDED = "NVIDIA, 'Q/DQ placement recommendations': quantize what weighted operations read"
 _TENSORRT = "TensorRT 10.3 to 11; TensorRT-RTX 1.7"
 
 BOTH_OPERANDS = Rule(
@@ -45,14 +46,14 @@ ADD_OF_FLOATS = Rule(
 FUSED_ACTIVATION = Rule(
     name="fused-activation",
     pattern="Relu or Clip",
-    reason="fused with the kernel of the operator before it",
+    reason="fused with the kernel of the operator before it, or with the one that requantizes",
     source=_BUILT,
     versions=_TENSORRT,
 )
 POOL_IN_INT8 = Rule(
     name="pool-in-int8",
-    pattern="MaxPool before a Q",
-    reason="TensorRT moves the Q behind it to before it, and pools in INT8",
+    pattern="MaxPool whose result is read behind a Q alone, or by another such MaxPool",
+    reason="has no Q/DQ of its own; TensorRT moves the Q behind it to before it, and so pools in INT8 all the same",
     source=_BUILT,
     versions=_TENSORRT,
 )
@@ -65,7 +66,8 @@ TRANSPOSED_CONVOLUTION = Rule(
 )
 REQUANTIZING_KERNEL = Rule(
     name="requantizing-kernel",
-    pattern="LayerNormalization, Gelu, Sigmoid, Mul, HardSwish, PRelu and the like before a Q",
+    pattern="LayerNormalization, Gelu, Sigmoid, Mul, HardSwish, PRelu and the like whose result is read behind a Q "
+    "alone, itself or through the like",
     reason="computed in float inside the kernel that requantizes; a Q before it would cost one more pass",
     source=_BUILT,
     versions=_TENSORRT,
@@ -73,7 +75,7 @@ REQUANTIZING_KERNEL = Rule(
 NO_INT8_TENSORRT = Rule(
     name="no-int8-operator",
     pattern="any other operator",
-    reason="TensorRT has no INT8 {operator} that would pay",
-    source=_BUILT,
+    reason="no convolution, product or residual add: only what these read gets Q/DQ",
+    source=_RECOMMENDED,
     versions=_TENSORRT,
 )

@@ -23,6 +23,14 @@ from engines.audit import summarize
 from engines.base import AxisProfile, Target
 
 IMAGE, TOKENS = "float[N,16,16,16] x", "float[N,32,64] x"
+SERIES, VOLUME = "float[N,16,32] x", "float[N,16,8,8,8] x"
+# What stays in float behind a pattern: its node, and what it gives.
+HEADS = {
+    IMAGE: ("Conv<pads=[1,1,1,1]>(b, w)", "float[N,16,?,?] y"),
+    TOKENS: ("MatMul(b, m)", "float[N,32,64] y"),
+    SERIES: ("Conv<pads=[1,1]>(b, w1)", "float[N,16,32] y"),
+    VOLUME: ("Conv<pads=[1,1,1,1,1,1]>(b, w3)", "float[N,16,8,8,8] y"),
+}
 # (input, nodes, names of the products that are meant to be in float)
 PATTERNS: dict[str, tuple[str, str, set[str]]] = {
     "relu": (IMAGE, "a = Conv<pads=[1,1,1,1]>(x, w) r = Relu(a) [b] b = Conv<pads=[1,1,1,1]>(r, w)", set()),
@@ -68,6 +76,64 @@ PATTERNS: dict[str, tuple[str, str, set[str]]] = {
         "h = LayerNormalization<axis=-1>(x, ones) a = MatMul(h, m) e = Erf(a) g = Mul(a, e) b = MatMul(g, m)",
         set(),
     ),
+    "max pooling twice": (
+        IMAGE,
+        "a = Conv<pads=[1,1,1,1]>(x, w) h = HardSwish(a) o = MaxPool<kernel_shape=[2,2],strides=[2,2]>(h)"
+        " p = MaxPool<kernel_shape=[2,2],strides=[2,2]>(o) b = Conv<pads=[1,1,1,1]>(p, w)",
+        set(),
+    ),
+    "max pooling that something reads in float": (
+        IMAGE,
+        "a = Conv<pads=[1,1,1,1]>(x, w) p = MaxPool<kernel_shape=[2,2],strides=[2,2]>(a)"
+        " c = Conv<pads=[1,1,1,1]>(p, w) s = Sigmoid(p) b = Mul(c, s)",
+        set(),
+    ),
+    "max pooling before a relu": (
+        IMAGE,
+        "a = Conv<pads=[1,1,1,1]>(x, w) p = MaxPool<kernel_shape=[2,2],strides=[2,2]>(a) r = Relu(p)"
+        " b = Conv<pads=[1,1,1,1]>(r, w)",
+        set(),
+    ),
+    "decomposed gelu": (
+        TOKENS,
+        "a = MatMul(x, m) d = Mul(a, half) e = Erf(d) p = Add(e, half) g = Mul(a, p) h = Mul(g, half) b = MatMul(h, m)",
+        set(),
+    ),
+    "dilated": (
+        IMAGE,
+        "a = Conv<pads=[2,2,2,2],dilations=[2,2]>(x, w) r = Relu(a) b = Conv<pads=[3,3,3,3],dilations=[3,3]>(r, w)",
+        set(),
+    ),
+    "grouped": (
+        IMAGE,
+        "a = Conv<pads=[1,1,1,1],group=2>(x, two) r = Relu(a) c = Conv<pads=[1,1,1,1],group=4>(r, four) s = Relu(c)"
+        " b = Conv<pads=[1,1,1,1],group=8>(s, eight)",
+        set(),
+    ),
+    "convolutions of a series": (SERIES, "a = Conv<pads=[1,1]>(x, w1) r = Relu(a) b = Conv<pads=[1,1]>(r, w1)", set()),
+    "convolutions of a volume": (
+        VOLUME,
+        "a = Conv<pads=[1,1,1,1,1,1]>(x, w3) r = Relu(a) b = Conv<pads=[1,1,1,1,1,1]>(r, w3)",
+        set(),
+    ),
+    "nearest resize": (
+        IMAGE,
+        "a = Conv<pads=[1,1,1,1]>(x, w) r = Relu(a)"
+        ' u = Resize<mode="nearest",coordinate_transformation_mode="asymmetric",nearest_mode="floor">(r, , twice)'
+        " b = Conv<pads=[1,1,1,1]>(u, w)",
+        set(),
+    ),
+    "group normalization": (
+        IMAGE,
+        "a = Conv<pads=[1,1,1,1]>(x, w) n = GroupNormalization<num_groups=4>(a, many, many) r = Relu(n)"
+        " b = Conv<pads=[1,1,1,1]>(r, w)",
+        set(),
+    ),
+    "instance normalization": (
+        IMAGE,
+        "a = Conv<pads=[1,1,1,1]>(x, w) n = InstanceNormalization(a, many, many) b = Conv<pads=[1,1,1,1]>(n, w)",
+        set(),
+    ),
     "a product with N of 8": (TOKENS, "[small] a = MatMul(x, thin) b = MatMul(a, back)", {"small", "MatMul_b"}),
 }
 
@@ -75,19 +141,23 @@ PATTERNS: dict[str, tuple[str, str, set[str]]] = {
 def graph(name: str) -> ModelProto:
     """The pattern, and a head behind it that stays in float."""
     source, nodes, _ = PATTERNS[name]
-    head = "[head] y = Conv<pads=[1,1,1,1]>(b, w)" if source == IMAGE else "[head] y = MatMul(b, m)"
-    output = "float[N,16,?,?] y" if source == IMAGE else "float[N,32,64] y"
-    text = f'<ir_version: 10, opset_import: ["" : 18]> g ({source}) => ({output}) {{ {nodes} {head} }}'
+    head, output = HEADS[source]
+    opset = 21 if "GroupNormalization" in nodes else 18  # whose GroupNormalization is deprecated
+    text = f'<ir_version: 10, opset_import: ["" : {opset}]> g ({source}) => ({output}) {{ {nodes} [head] y = {head} }}'
     model = onnx.parser.parse_model(text)
     random = np.random.default_rng(0)
     shapes = {
         **{"w": (16, 16, 3, 3), "wide": (16, 32, 3, 3), "depth": (16, 1, 3, 3), "up": (16, 16, 2, 2)},
-        **{"m": (64, 64), "thin": (64, 8), "back": (8, 64), "slope": (16, 1, 1), "ones": (64,)},
+        **{"m": (64, 64), "thin": (64, 8), "back": (8, 64), "slope": (16, 1, 1), "ones": (64,), "half": ()},
+        **{"two": (16, 8, 3, 3), "four": (16, 4, 3, 3), "eight": (16, 2, 3, 3), "many": (16,)},
+        **{"w1": (16, 16, 3), "w3": (16, 16, 3, 3, 3)},
     }
     used = {tensor for node in model.graph.node for tensor in node.input}
     for constant in sorted(shapes.keys() & used):
-        values = (random.standard_normal(shapes[constant]) / 8).astype(np.float32)
+        values = np.asarray(random.standard_normal(shapes[constant]) / 8, np.float32)
         model.graph.initializer.append(numpy_helper.from_array(values, constant))
+    if "twice" in used:
+        model.graph.initializer.append(numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "twice"))
     return model
 
 
@@ -114,6 +184,55 @@ def test_every_product_that_is_meant_for_int8_has_int8_operands(name: str, rest:
     audit = summarize(RTX.build(tmp_path / "pattern.onnx", "int8", target, tmp_path / "pattern.plan").layers)
     assert set(audit.float_products) == {"head"} | PATTERNS[name][2]
     assert audit.int8 == audit.products - len(audit.float_products)
+
+
+def test_what_stands_behind_an_operator_that_onnx_defines_by_others_has_a_form_in_half_precision() -> None:
+    model, ranges, placement = placed(graph("group normalization"), "tensorrt")
+    found, kept = with_float16_rest(quantize(model, ranges, placement), model, ranges)
+    (normalization,) = [node for node in found.graph.node if node.op_type == "GroupNormalization"]
+    types = {tensor.name: tensor.data_type for tensor in found.graph.initializer}
+    assert types[normalization.input[1]] == onnx.TensorProto.FLOAT16
+    assert kept == {}
+
+
+def rules(name: str) -> dict[str, str]:
+    decisions = place(prepared(graph(name)), "tensorrt").decisions
+    return {each.operator: each.rule for each in decisions if each.operator not in ("Conv", "MatMul", "Relu")}
+
+
+def test_what_is_said_to_be_pooled_or_requantized_in_one_kernel_is_read_behind_a_q_alone() -> None:
+    kernel = "requantizing-kernel"
+    assert rules("max pooling") == {"MaxPool": "pool-in-int8"}
+    assert rules("max pooling twice") == {"HardSwish": kernel, "MaxPool": "pool-in-int8"}
+    assert rules("max pooling before a relu") == {"MaxPool": "no-int8-operator"}
+    in_float = dict.fromkeys(("MaxPool", "Sigmoid", "Mul"), "no-int8-operator")
+    assert rules("max pooling that something reads in float") == in_float
+    assert rules("hard swish") == {"HardSwish": kernel}
+    assert rules("silu") == {"Sigmoid": kernel, "Mul": kernel}
+    assert rules("decomposed gelu") == {"Mul": kernel, "Erf": kernel, "Add": "add-of-floats"}
+    assert rules("layer norm and gelu") == {"LayerNormalization": kernel, "Erf": kernel, "Mul": kernel}
+    assert rules("instance normalization") == {"InstanceNormalization": "no-int8-operator"}
+
+
+@needs_tensorrt_rtx
+@pytest.mark.parametrize("name", ["max pooling twice", "max pooling before a relu", "decomposed gelu", "silu"])
+def test_what_is_said_to_be_pooled_or_requantized_in_one_kernel_is_so_in_the_engine(name: str, tmp_path: Path) -> None:
+    model, ranges, placement = placed(graph(name), "tensorrt-rtx")
+    onnx.save(quantize(model, ranges, placement), tmp_path / "pattern.onnx")
+    target = Target("rtx", "tensorrt-rtx", batch=AxisProfile(1, 2, 4))
+    layers = RTX.build(tmp_path / "pattern.onnx", "int8", target, tmp_path / "pattern.plan").layers
+    said = {each.node: each.rule for each in placement.decisions if each.operator not in ("Conv", "MatMul", "Add")}
+    for node, rule in said.items():
+        found = [each for each in layers if node in each.onnx_nodes]
+        assert len(found) == 1 or node == "Mul_h"  # whose constant goes into another's
+        for layer in found:
+            requantizes = any(each.startswith("QuantizeLinear") for each in layer.onnx_nodes)
+            if rule == "pool-in-int8":
+                assert (layer.inputs[0].dtype, layer.outputs[0].dtype) == ("int8", "int8")
+            elif rule == "no-int8-operator":
+                assert (layer.inputs[0].dtype, requantizes) == ("float32", False)
+            else:
+                assert (layer.outputs[0].dtype, requantizes) == ("int8", True), node
 
 
 @needs_tensorrt_rtx
