@@ -21,6 +21,7 @@ from pipeline.cli.quantize_options import (
     Labels_,
     Latencies_,
     MaxDrop_,
+    Mean_,
     Method_,
     MinSqnr_,
     Model_,
@@ -28,6 +29,7 @@ from pipeline.cli.quantize_options import (
     Preprocess_,
     Repair_,
     Sketches_,
+    Std_,
     Validation_,
     Versions_,
     Weights_,
@@ -55,6 +57,8 @@ def _calibrate(
         typer.Option("--out", "-o", help="The file of sketches; default beside the model, of a recipe here."),
     ] = None,
     preprocess: Preprocess_ = None,
+    mean: Mean_ = None,
+    std: Std_ = None,
     images: Images_ = "all",
     channel_extremes: Channels_ = False,
     method: Annotated[str, typer.Option(help="As of quantize: whose ranges --images auto wants tight.")] = "percentile",
@@ -69,18 +73,24 @@ def _calibrate(
     from pipeline.commands.calibrate_recipe import RecipeRequest, calibrate_recipe
 
     if not subject.endswith(".onnx"):
-        refuse_options(
-            context, ("data", "preprocess", "images", "method", "batch_size", "threads", "channel_extremes"), "a recipe"
-        )
+        of_data = ("data", "preprocess", "mean", "std", "images", "method", "batch_size", "threads", "channel_extremes")
+        refuse_options(context, of_data, "a recipe")
         of_recipe = RecipeRequest(subject, shard, out, workspace)
         finished(lambda cancellation: calibrate_recipe(of_recipe, progress_of(quiet), cancellation), as_json)
     refuse_options(context, ("workspace",), "an ONNX file")
     if data is None:
         raise typer.BadParameter("an ONNX file needs --data; a recipe brings its own, and ends in .toml or is built in")
-    request = CalibrateRequest(
-        Path(subject), data, shard, out, preprocess, batch_size, threads, images, method, channel_extremes
-    )
-    finished(lambda cancellation: calibrate(request, progress_of(quiet), cancellation), as_json)
+
+    def command(cancellation: Cancellation) -> Outcome:
+        from pipeline.quantizing.inputs.calibration_inputs import preprocessing_from_options
+
+        images_as = preprocessing_from_options(preprocess, mean, std)
+        request = CalibrateRequest(
+            Path(subject), data, shard, out, images_as, batch_size, threads, images, method, channel_extremes
+        )
+        return calibrate(request, progress_of(quiet), cancellation)
+
+    finished(command, as_json)
 
 
 @app.command("quantize")
@@ -93,6 +103,8 @@ def _quantize(
     cache: Cache_ = None,
     method: Method_ = "percentile",
     preprocess: Preprocess_ = None,
+    mean: Mean_ = None,
+    std: Std_ = None,
     images: Images_ = "all",
     channel_extremes: Channels_ = False,
     out: Out_ = None,
@@ -132,6 +144,7 @@ def _quantize(
     def command(cancellation: Cancellation) -> Outcome:
         from pipeline.commands.quantize import quantize
         from pipeline.commands.quantize_request import QuantizeRequest
+        from pipeline.quantizing.inputs.calibration_inputs import preprocessing_from_options
         from pipeline.quantizing.sensitivity.budget import budget_from_options
         from pipeline.quantizing.settings import DEFAULT_REPAIR
 
@@ -140,7 +153,7 @@ def _quantize(
             data,
             families,
             method,
-            preprocess,
+            preprocessing_from_options(preprocess, mean, std),
             out,
             batch_size,
             threads,
@@ -173,6 +186,8 @@ def _sensitivity(
     validation: Validation_ = None,
     labels: Labels_ = None,
     preprocess: Preprocess_ = None,
+    mean: Mean_ = None,
+    std: Std_ = None,
     out: Folder_ = None,
     batch_size: BatchSize_ = 32,
     threads: Threads_ = 1,
@@ -183,21 +198,26 @@ def _sensitivity(
     from pipeline.commands.quantize_request import QuantizeRequest
     from pipeline.commands.sensitivity import sensitivity
 
-    request = QuantizeRequest(
-        model,
-        data,
-        tuple(family),
-        method,
-        preprocess,
-        out,
-        batch_size,
-        threads,
-        sensitivity="exact" if exact else "worst",
-        validation=validation,
-        labels=labels,
-        images=images,
-    )
-    finished(lambda cancellation: sensitivity(request, progress_of(quiet), cancellation), as_json)
+    def command(cancellation: Cancellation) -> Outcome:
+        from pipeline.quantizing.inputs.calibration_inputs import preprocessing_from_options
+
+        request = QuantizeRequest(
+            model,
+            data,
+            tuple(family),
+            method,
+            preprocessing_from_options(preprocess, mean, std),
+            out,
+            batch_size,
+            threads,
+            sensitivity="exact" if exact else "worst",
+            validation=validation,
+            labels=labels,
+            images=images,
+        )
+        return sensitivity(request, progress_of(quiet), cancellation)
+
+    finished(command, as_json)
 
 
 @app.command("lint")

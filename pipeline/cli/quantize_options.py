@@ -17,6 +17,14 @@ DataOrNone_ = Annotated[Path | None, _DATA]
 Preprocess_ = Annotated[
     Path | None, typer.Option(help="preprocess.json of a workspace, or a preprocess table as JSON.")
 ]
+Mean_ = Annotated[
+    str | None,
+    typer.Option(
+        metavar="R,G,B",
+        help="Of images in a folder, of pixels from 0 to 1, in place of --preprocess; the graph says their size.",
+    ),
+]
+Std_ = Annotated[str | None, typer.Option(metavar="R,G,B", help="As --mean: one number, or one a channel.")]
 Folder_ = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the results; default beside the model.")]
 Out_ = Annotated[
     Path | None,

@@ -14,7 +14,7 @@ from pipeline.process.cancellation import Cancellation
 from pipeline.process.progress import Progress
 from pipeline.quantizing.calibration_pass import Pass, measured
 from pipeline.quantizing.inputs.calibration_images import asked_for, images_from_text
-from pipeline.quantizing.inputs.calibration_inputs import calibration_data
+from pipeline.quantizing.inputs.calibration_inputs import Preprocessing, calibration_data
 from pipeline.quantizing.quantization import prepared_graph
 from pipeline.quantizing.quantization_errors import quantization_errors_explained
 from pipeline.quantizing.settings import DEFAULT_METHOD, CalibrationData, checked_method
@@ -29,7 +29,7 @@ class CalibrateRequest:
     shard: str
     """Such as 2/8."""
     out: Path | None
-    preprocess: Path | None
+    preprocess: Preprocessing
     batch_size: int
     """Where the graph does not fix it."""
     threads: int

@@ -102,7 +102,7 @@ def check(request: QuantizeRequest) -> None:
     except ValueError as error:
         raise RecipeError(str(error)) from error
     for path in (request.model, request.data, request.preprocess, request.validation, request.labels):
-        if path is not None and not path.exists():
+        if isinstance(path, Path) and not path.exists():
             raise RecipeError(f"{path}: there is no such file or folder")
     judges = request.budget is not None or request.sensitivity != "off" or checked_repair(request.repair)
     if (request.validation or request.labels) and not judges:

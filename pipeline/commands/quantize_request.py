@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipeline.commands.destination import Destination, destination_of
 from pipeline.quantizing.inputs.calibration_images import images_from_text
+from pipeline.quantizing.inputs.calibration_inputs import Preprocessing
 from pipeline.quantizing.sensitivity.budget import Budget
 from pipeline.quantizing.sensitivity.layer_costs import Sensitivity
 from pipeline.quantizing.settings import DEFAULT_REPAIR, QuantizationSettings, checked_repair, checked_weights
@@ -23,7 +24,7 @@ class QuantizeRequest:
     data: Path
     families: tuple[str, ...]
     method: str
-    preprocess: Path | None
+    preprocess: Preprocessing
     out: Path | None
     batch_size: int
     """Where the graph does not fix it."""

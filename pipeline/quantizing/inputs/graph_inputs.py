@@ -15,6 +15,9 @@ from pipeline.errors import DataRejected, NotAcceptable
 if TYPE_CHECKING:
     import onnx
 
+_CHANNELS = (1, 3, 4)
+"""Of images."""
+
 
 @dataclass(frozen=True)
 class GraphInput:
@@ -28,16 +31,31 @@ class GraphInput:
         """Where the graph fixes it."""
         return self.shape[0] if self.shape else None
 
+    @property
+    def written(self) -> str:
+        """Such as (samples, 3, any, any)."""
+        return f"(samples, {', '.join('any' if size is None else str(size) for size in self.shape[1:])})"
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether it takes images as (batch, height, width, channels), as its sizes look."""
+        return len(self.shape) == 4 and self.shape[3] in _CHANNELS and self.shape[1] not in _CHANNELS
+
+    @property
+    def image_shape(self) -> tuple[int | None, int | None, int | None]:
+        """Channels, height and width of the images that it takes; all None where it takes none."""
+        if len(self.shape) != 4:
+            return None, None, None
+        first, second, third = self.shape[1:]
+        return (third, first, second) if self.channels_last else (first, second, third)
+
     def check(self, shape: tuple[int, ...], dtype: np.dtype[Any], where: str) -> None:
         """Raises DataRejected where samples along the first axis of an array do not fit."""
         fits = len(shape) == len(self.shape) and all(
             wanted in (None, found) for wanted, found in zip(self.shape[1:], shape[1:], strict=True)
         )
         if not fits or not shape:
-            wanted = ", ".join("any" if size is None else str(size) for size in self.shape[1:])
-            raise DataRejected(
-                f"{where} has shape {shape}; the graph takes (samples, {wanted}){self._other_layout(shape)}"
-            )
+            raise DataRejected(f"{where} has shape {shape}; the graph takes {self.written}{self._other_layout(shape)}")
         if dtype != self.dtype:
             raise DataRejected(f"{where} is {dtype}; the graph takes {self.dtype}: save it .astype('{self.dtype}')")
 

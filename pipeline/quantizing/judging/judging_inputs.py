@@ -16,7 +16,7 @@ from pipeline.files.digest import UserFileDigests, sha256_of_value
 from pipeline.files.onnx_file import loaded_graph
 from pipeline.quantizing.inputs.array_inputs import LABELS
 from pipeline.quantizing.inputs.calibration_images import evenly
-from pipeline.quantizing.inputs.calibration_inputs import data_from
+from pipeline.quantizing.inputs.calibration_inputs import Preprocessing, data_from
 from pipeline.quantizing.inputs.graph_inputs import GraphInput
 from pipeline.quantizing.judging.yardstick import Agreement, JudgingData, Top1Accuracy, Yardstick
 from pipeline.quantizing.quantization_errors import quantization_errors_explained
@@ -28,7 +28,7 @@ class JudgingFiles:
 
     data: Path
     """A .npz, or a folder of images."""
-    preprocess: Path | None
+    preprocess: Preprocessing
     labels: Path | None
     """A .npy, or a .npz with an array `labels`; without it that array of `data`, where there is one."""
     called: str
@@ -49,7 +49,9 @@ def judging_data(
         labels = None if labels is None else labels[numbers]
     read = [each for each in (files.data, files.preprocess, files.labels) if each is not None]
     digests = UserFileDigests()
-    identity = sha256_of_value([digests.of(path) for path in read])
+    identity = sha256_of_value(
+        [digests.of(each) if isinstance(each, Path) else each.model_dump_json() for each in read]
+    )
     return JudgingData(data.samples, data.batches, labels, files.called, identity, of_samples)
 
 

@@ -101,7 +101,7 @@ def test_a_folder_of_images_calibrates_with_its_preprocessing(model: Path, tmp_p
         Image.fromarray(np.arange(index, index + 64, dtype=np.uint8).reshape(8, 8)).save(folder / f"{index}.png")
     preprocess.write_text('{"scale": 0.0039, "mean": [0.0], "std": [1.0]}')
     assert quantized(model, folder, preprocess=preprocess).document["images"] == 5
-    with pytest.raises(RecipeError, match="images need --preprocess"):
+    with pytest.raises(RecipeError, match="images need --mean and --std, or --preprocess"):
         quantized(model, folder)
     preprocess.write_text('{"scal": 0.0039}')
     with pytest.raises(RecipeError, match=r"preprocess.json: 'scal' is no key; did you mean 'scale'\?"):
