@@ -16,6 +16,7 @@ from pipeline.building.target_settings import missing_profiles, unused_profiles
 from pipeline.errors import RecipeError
 from pipeline.mistakes import explained, settings_from_toml
 from pipeline.names import Name, nearest, unknown
+from pipeline.quantizing.settings import check_opset_beside_caches
 from pipeline.results.gates import Gates
 from pipeline.stage import Stage
 from pipeline.stages import STAGES
@@ -185,10 +186,16 @@ def _missing_files(stages: Sequence[Stage], folder: Path) -> Iterator[str]:
 
 def _contradictions(stages: Sequence[Stage]) -> Iterator[str]:
     """What each section alone may ask, and all together cannot."""
+    export = _one(stages, Export)
+    if export is not None and (calibrate := _one(stages, Calibrate)) is not None:
+        try:
+            check_opset_beside_caches(export.opset, calibrate.tensorrt_cache)
+        except ValueError as error:
+            yield f"[calibrate] tensorrt_cache: {error}"
     build = _one(stages, Build)
     if build is None:
         return
-    if (export := _one(stages, Export)) is not None:
+    if export is not None:
         for name, target in build.targets.items():
             for mistake in (*missing_profiles(target, export.dynamic), *unused_profiles(target, export.dynamic)):
                 yield f"[build.targets.{name}] {mistake}"

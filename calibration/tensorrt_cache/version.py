@@ -22,6 +22,7 @@ _FIRST_LINE = re.compile(r"TRT-(\d+)-(\w+)")
 _WANTED = re.compile(r"(\d+)\.(\d+)\.(\d+)(?:\.\d+)?(?:-(\w+))?")
 _WIDE_FROM = 10  # majors whose number leaves two digits to the minor
 _LAST_WITH_CACHES = 10
+_NEWEST_OPSET = {8: 17}
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ class CacheVersion:
         """`NV_TENSORRT_VERSION`."""
         unit = 10_000 if self.major >= _WIDE_FROM else 1_000
         return self.major * unit + self.minor * 100 + self.patch
+
+    @property
+    def newest_opset(self) -> int | None:
+        """Of the graphs that it reads; None where every opset that quantization takes is read by some release."""
+        return _NEWEST_OPSET.get(self.major)
 
     @property
     def release(self) -> str:

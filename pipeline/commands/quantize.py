@@ -34,7 +34,7 @@ from pipeline.quantizing.settings import (
     checked_repair,
     checked_weights,
 )
-from pipeline.quantizing.tensorrt_ranges import for_tensorrt
+from pipeline.quantizing.tensorrt_ranges import check_graph_beside_caches, for_tensorrt
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,6 +50,7 @@ def quantize(request: QuantizeRequest, progress: Progress, cancellation: Cancell
     check(request)
     to = request.destination
     inputs = graph_inputs(request.model)
+    check_graph_beside_caches(request.model, request.cache_versions)
     batch_size = size_of_batches(inputs, request.batch_size)
     judging = judging_of(request, inputs, batch_size)
     data = data_of(request, inputs, batch_size)

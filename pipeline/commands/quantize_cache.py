@@ -24,7 +24,7 @@ from pipeline.quantizing.settings import (
     checked_families,
     resolved_family,
 )
-from pipeline.quantizing.tensorrt_ranges import for_tensorrt
+from pipeline.quantizing.tensorrt_ranges import check_graph_beside_caches, for_tensorrt
 
 if TYPE_CHECKING:
     import onnx
@@ -68,6 +68,7 @@ def quantize_cache(request: CacheRequest) -> Outcome:
     scale that the graph needs.
     """
     _check(request)
+    check_graph_beside_caches(request.model, request.cache_versions)
     to = destination_of(request.model, request.out, request.families)
     converted = _converted(request, _verified_origin(request))
     earlier = EarlierFiles.beside(to)

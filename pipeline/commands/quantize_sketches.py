@@ -21,6 +21,7 @@ from pipeline.quantizing.settings import (
     checked_method,
     checked_weights,
 )
+from pipeline.quantizing.tensorrt_ranges import check_graph_beside_caches
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,6 +56,7 @@ def quantize_sketches(request: SketchesRequest) -> Outcome:
     except ValueError as error:
         raise RecipeError(str(error)) from error
     require_files(request.model, *request.sketches)
+    check_graph_beside_caches(request.model, request.cache_versions)
     to = destination_of(request.model, request.out, request.families)
     result = quantized_from_sketches(request.model, request.sketches, settings)
     earlier = EarlierFiles.beside(to)

@@ -147,6 +147,17 @@ def check_repair_beside_caches(repair: Sequence[str], cache_versions: Sequence[s
         )
 
 
+def check_opset_beside_caches(opset: int, cache_versions: Sequence[str]) -> None:
+    """Raises ValueError where a TensorRT could not read the graph that its cache is used beside."""
+    for version in map(wanted_version, cache_versions):
+        if version.newest_opset is not None and opset > version.newest_opset:
+            raise ValueError(
+                f"TensorRT {version.release} reads opsets up to {version.newest_opset}, and the graph that its "
+                f"calibration cache is used beside has opset {opset}: export the network at opset 13 to "
+                f"{version.newest_opset} and give that file to edgestill quantize"
+            )
+
+
 def resolved_family(family: str) -> str:
     """`cpu` is this machine's."""
     if family != "cpu":

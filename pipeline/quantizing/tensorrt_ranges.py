@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from calibration.errors import CalibrationError
 from calibration.tensorrt_cache.version import CacheVersion, wanted_version
 from engines.files import sha256_of_file
-from pipeline.errors import NotAcceptable
+from pipeline.errors import NotAcceptable, RecipeError
 from pipeline.files import atomic
-from pipeline.files.onnx_file import write_graph
-from pipeline.quantizing.settings import QuantizationSettings
+from pipeline.files.onnx_file import loaded_graph, write_graph
+from pipeline.quantizing.settings import QuantizationSettings, check_opset_beside_caches
 
 if TYPE_CHECKING:
     import onnx
@@ -56,6 +56,18 @@ class ForTensorRT:
             atomic.write_bytes(cache, data)
             written += [cache, sidecar_of(cache)]
         return written
+
+
+def check_graph_beside_caches(graph: Path, cache_versions: Sequence[str]) -> None:
+    """Raises RecipeError where a TensorRT that is to take a cache could not read the graph that lies beside it."""
+    from calibration.prepare import opset_of
+
+    if not cache_versions:
+        return
+    try:
+        check_opset_beside_caches(opset_of(loaded_graph(graph)), cache_versions)
+    except ValueError as error:
+        raise RecipeError(f"{graph}: {error}") from error
 
 
 def for_tensorrt(

@@ -402,6 +402,12 @@ MISTAKES = {
         "[measure] batch_sizes must have at least 1 value, found []",
     ),
     "preset": ('"quick"', '"quik"', "[measure] preset 'quik' is unknown; did you mean 'quick'? choose from …"),
+    "a cache of a TensorRT that reads no exported graph": (
+        'families = ["cpu", "tensorrt-rtx"]',
+        'families = ["cpu", "tensorrt-rtx"]\ntensorrt_cache = ["10.3.0", "8.6.1"]',
+        "[calibrate] tensorrt_cache: TensorRT 8.6.1 reads opsets up to 17, and the graph that its calibration cache is "
+        "used beside has opset 18: export the network at opset 13 to 17 and give that file to edgestill quantize",
+    ),
     # Gates.
     "gates": (
         "accuracy_ratio_to_fp32",

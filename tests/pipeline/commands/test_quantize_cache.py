@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 from onnx_networks import NetworkBuilder
-from own_graph import network, samples, saved, shown
+from own_graph import NETWORK, network, samples, saved, shown
 from tiny_run import run_edgestill
 
 from calibration.tensorrt_cache.cache import CalibrationCache
@@ -92,6 +92,7 @@ def test_a_cache_with_the_names_of_batch_norms_fits_the_folded_graph(tmp_path: P
 
 
 def test_the_same_ranges_are_written_for_another_tensorrt(model: Path) -> None:
+    onnx.save(network(NETWORK.replace(": 18]", ": 17]")), model)
     cache = calibrated(model)
     converted(model, cache, versions=("8.6.1",))
     found = CalibrationCache.load(model.parent / "from" / "own.tensorrt-8.6.1.cache")
@@ -137,6 +138,10 @@ def test_what_a_cache_cannot_give_is_refused_before_anything_runs(model: Path) -
         converted(model, cache, "cpu")
     with pytest.raises(RecipeError, match="family 'tensort' is unknown; did you mean 'tensorrt'"):
         converted(model, cache, "tensort")
+    with pytest.raises(
+        RecipeError, match=r"own\.onnx: TensorRT 8\.6\.1 reads opsets up to 17, and the graph .* 18: export"
+    ):
+        converted(model, cache, versions=("8.6.1",))
     with pytest.raises(RecipeError, match=r"no\.cache: there is no such file"):
         converted(model, model.with_name("no.cache"))
     with pytest.raises(NotAcceptable, match=r"calib\.cache: is no ONNX file"):
