@@ -14,9 +14,12 @@ from pipeline.files.onnx_file import loaded_graph
 from pipeline.quantizing.settings import checked_families, resolved_family
 
 if TYPE_CHECKING:
+    import onnx
     from rich.console import Console
 
     from calibration.lint import Finding
+
+_NEITHER = "is neither an ONNX graph nor a calibration cache of TensorRT; give one of them"
 
 
 @dataclass(frozen=True)
@@ -46,21 +49,31 @@ def lint(request: LintRequest) -> Outcome:
         if request.families:
             raise RecipeError(f"{request.file}: is a calibration cache, which no --family shapes; leave it out")
         return _outcome(request, {"cache": str(request.file)}, {"cache": _of_cache(request)})
-    if request.model or request.tensorrt_version:
-        raise RecipeError(f"{request.file}: is no calibration cache; --model and --tensorrt-version are for one")
-    return _outcome(request, {"model": str(request.file)}, _of_graph(request))
-
-
-def _of_graph(request: LintRequest) -> dict[str, tuple[Finding, ...]]:
-    from calibration import lint as linter
-
-    if not request.families:
-        raise RecipeError(f"{request.file}: say with --family whose rules it is to keep")
     try:
         checked_families(request.families)
     except ValueError as error:
         raise RecipeError(str(error)) from error
-    model = loaded_graph(request.file)
+    model = _graph_of(request.file)
+    if request.model or request.tensorrt_version:
+        raise RecipeError(f"{request.file}: is no calibration cache; --model and --tensorrt-version are for one")
+    return _outcome(request, {"model": str(request.file)}, _of_graph(request, model))
+
+
+def _graph_of(file: Path) -> onnx.ModelProto:
+    try:
+        model = loaded_graph(file)
+    except NotAcceptable as error:
+        raise NotAcceptable(f"{file}: {_NEITHER}") from error
+    if not model.graph.node:  # bytes that say nothing to ONNX are a graph of nothing
+        raise NotAcceptable(f"{file}: {_NEITHER}")
+    return model
+
+
+def _of_graph(request: LintRequest, model: onnx.ModelProto) -> dict[str, tuple[Finding, ...]]:
+    from calibration import lint as linter
+
+    if not request.families:
+        raise RecipeError(f"{request.file}: say with --family whose rules it is to keep")
     return {family: linter.lint(model, resolved_family(family)) for family in request.families}
 
 

@@ -28,6 +28,9 @@ from calibration.ranges import ranges_from_sketches
 from calibration.statistics.collect import Batch, collect
 from engines.audit import Audit, summarize
 from engines.errors import BuildFailed
+from pipeline.commands.lint import LintRequest
+from pipeline.commands.lint import lint as lint_command
+from pipeline.errors import NotAcceptable
 
 RANDOM = np.random.default_rng(0)
 WEIGHT = RANDOM.standard_normal((16, 16, 3, 3)).astype(np.float32)
@@ -322,6 +325,16 @@ def test_the_command_says_what_is_wrong_with_its_arguments(tmp_path: Path) -> No
     (tmp_path / "noise.onnx").write_text("no graph")
     family = run_edgestill("lint", tmp_path / "noise.onnx", "--family", "tensort")
     assert "family 'tensort' is unknown; did you mean 'tensorrt'?" in family.stderr
-    noise = run_edgestill("lint", tmp_path / "noise.onnx", "--family", "tensorrt")
-    assert noise.returncode == 1
-    assert "noise.onnx: is no ONNX file" in noise.stderr
+
+
+@pytest.mark.parametrize(
+    "content", [b"no graph", b"", b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order': False"]
+)
+@pytest.mark.parametrize("families", [(), ("tensorrt",)])
+def test_a_file_that_is_neither_graph_nor_cache_is_called_so(
+    content: bytes, families: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "x.npy").write_bytes(content)
+    said = r"x\.npy: is neither an ONNX graph nor a calibration cache of TensorRT; give one of them"
+    with pytest.raises(NotAcceptable, match=said):
+        lint_command(LintRequest(tmp_path / "x.npy", families))

@@ -53,7 +53,7 @@ def images(tmp_path: Path) -> Path:
     return folder
 
 
-def calibrated(model: Path, images: Path, *options: object) -> Sketches:
+def calibrated(model: Path, images: Path, *options: str | Path) -> Sketches:
     out = model.with_suffix(".npz")
     done = invoke("calibrate", model, "--data", images, "-o", out, "-q", *options)
     assert done.exit_code == 0, done.stderr
