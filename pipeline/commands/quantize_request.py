@@ -58,7 +58,7 @@ class QuantizeRequest:
     def files(self) -> tuple[Path, ...]:
         """What is read."""
         given = (self.model, self.data, self.preprocess, self.validation, self.labels)
-        return tuple(path for path in given if path is not None)
+        return tuple(path for path in given if isinstance(path, Path))
 
     @property
     def settings(self) -> QuantizationSettings:
