@@ -30,10 +30,18 @@ _MASK_OPERATORS = frozenset(
 
 @dataclass(frozen=True)
 class Batch:
-    """Some images: the id of each, and one array per graph input with the images along its first axis."""
+    """Some images: the id of each, and one array per graph input with the images along its first axis.
+
+    An array of shape () is one value that all images share.
+    """
 
     ids: Sequence[str]
     feeds: Mapping[str, NDArray[Any]]
+
+    def rows(self, rows: slice) -> Batch:
+        """Some of them."""
+        feeds = {name: values[rows] if values.ndim else values for name, values in self.feeds.items()}
+        return Batch(self.ids[rows], feeds)
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,7 @@ def collect(
     with Workers(threads, measurement.empty(), before, samples) as workers:
         images = before.images if before is not None else 0
         for number, batch in enumerate(batches, 1):
-            _check_batch(batch, measurement.inputs)
+            _check_batch(batch, measurement.shared)
             stop = first + len(batch.ids)
             workers.measure(measurement.see, measurement.parts(batch, first), stop)
             images, first = images + len(batch.ids), stop
@@ -115,7 +123,7 @@ class _Measurement:
     def __init__(self, model: ModelProto, channels: bool) -> None:
         graph = Graph(model)
         self._channels = ChannelSession(model) if channels else None
-        self.inputs = graph.inputs
+        self.shared = {name: graph.shape(name) == () for name in graph.inputs}
         self.repeats = Repeats()
         self._measured, self._masking = graph.activations(), _masking(graph)
         self._images_a_run = _images_a_run(graph)
@@ -127,9 +135,9 @@ class _Measurement:
     def parts(self, batch: Batch, first: int) -> Iterator[_Part]:
         """As many images as the graph takes at least: one, where its batch is dynamic; `first` numbers them."""
         for start in range(0, len(batch.ids), self._images_a_run):
-            rows = slice(start, start + self._images_a_run)
-            images = tuple(Image(first + start + place, name) for place, name in enumerate(batch.ids[rows]))
-            yield _Part(images, {name: values[rows] for name, values in batch.feeds.items()})
+            run = batch.rows(slice(start, start + self._images_a_run))
+            images = tuple(Image(first + start + place, name) for place, name in enumerate(run.ids))
+            yield _Part(images, run.feeds)
 
     def empty(self) -> Sketches:
         """Of no image."""
@@ -195,11 +203,12 @@ def _images_a_run(graph: Graph) -> int:
     return max(fixed, default=1)
 
 
-def _check_batch(batch: Batch, inputs: Sequence[str]) -> None:
+def _check_batch(batch: Batch, inputs: Mapping[str, bool]) -> None:
+    """`inputs` says of each whether it is one value for all images."""
     if set(batch.feeds) != set(inputs):
         raise CalibrationError(f"a batch has inputs {sorted(batch.feeds)}, the graph wants {sorted(inputs)}")
     for name, values in batch.feeds.items():
-        if values.ndim == 0 or values.shape[0] != len(batch.ids):
+        if values.shape[:1] != (() if inputs[name] else (len(batch.ids),)):
             raise CalibrationError(
                 f"input {name!r} has shape {values.shape} for {len(batch.ids)} image ids; "
                 "images go along the first axis"

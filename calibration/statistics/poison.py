@@ -56,16 +56,17 @@ class Repeats:
         self._differs = False
 
     def see(self, feeds: Mapping[str, NDArray[Any]]) -> None:
-        """All inputs of some images, which lie along the first axis."""
+        """All inputs of some images, which lie along the first axis but where all images share a value."""
         if self._differs:
             return
-        for name, values in feeds.items():
+        of_images = {name: values for name, values in feeds.items() if values.ndim}
+        for name, values in of_images.items():
             first = self._first.setdefault(name, values[:1].copy())
             if values.shape[1:] != first.shape[1:] or (values != first).any():
                 self._differs = True
                 self._first.clear()
                 return
-        self._images += len(next(iter(feeds.values())))
+        self._images += len(next(iter(of_images.values())))
 
     def refuse(self) -> None:
         """Raises PoisonedData where several images were all the same."""

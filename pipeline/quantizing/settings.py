@@ -84,13 +84,11 @@ class CalibrationData:
 
 def part_of(batches: Iterable[Batch], start: int, stop: int) -> Iterator[Batch]:
     """The samples from `start` to before `stop` of some batches."""
-    from calibration.statistics.collect import Batch
-
     first = 0
     for batch in batches:
         rows = slice(max(start - first, 0), max(stop - first, 0))
         if batch.ids[rows]:
-            yield Batch(batch.ids[rows], {name: values[rows] for name, values in batch.feeds.items()})
+            yield batch.rows(rows)
         first += len(batch.ids)
 
 

@@ -23,7 +23,7 @@ LABELS = "labels"
 
 
 def data_from_npz(path: Path, inputs: Mapping[str, GraphInput], batch_size: int) -> CalibrationData:
-    """Batches of its samples: one array for each input, samples along the first axis."""
+    """Batches of its samples: one array for each input, samples along the first axis, of shape () for all of them."""
     arrays = arrays_of_npz(path)
     if missing := set(inputs) - set(arrays):
         raise DataRejected(
@@ -55,7 +55,10 @@ def _data_from_arrays(
 
     for name, wanted in inputs.items():
         wanted.check(arrays[name].shape, arrays[name].dtype, f"{source}: array '{name}'")
-    counts = {name: arrays[name].samples for name in inputs}
+    shared = {name: arrays[name].value() for name, wanted in inputs.items() if wanted.is_shared}
+    counts = {name: arrays[name].samples for name in inputs if name not in shared}
+    if not counts:
+        raise DataRejected(f"{source}: no input of the graph takes samples: {', '.join(inputs)} are one value each")
     total = min(counts.values())
     if total != max(counts.values()):
         raise DataRejected(f"{source}: the arrays hold different numbers of samples: {counts}")
@@ -64,18 +67,18 @@ def _data_from_arrays(
     check_whole_batches(source, total, inputs, batch_size)
 
     def between(first: int, stop: int) -> Iterator[Batch]:
-        rows = {name: array.read(first, stop, batch_size) for name, array in arrays.items()}
+        rows = {name: arrays[name].read(first, stop, batch_size) for name in counts}
         for start in range(first, stop, batch_size):
             ids = [str(index) for index in range(start, min(start + batch_size, stop))]
-            yield Batch(ids, {name: next(each) for name, each in rows.items()})
+            yield Batch(ids, {name: next(each) for name, each in rows.items()} | shared)
         for each in rows.values():
             next(each, None)  # what follows the last sample is a checksum
 
     def chosen(numbers: Sequence[int]) -> Iterator[Batch]:
-        rows = {name: array.chosen(numbers, batch_size) for name, array in arrays.items()}
+        rows = {name: arrays[name].chosen(numbers, batch_size) for name in counts}
         for start in range(0, len(numbers), batch_size):
             ids = [str(number) for number in numbers[start : start + batch_size]]
-            yield Batch(ids, {name: next(each) for name, each in rows.items()})
+            yield Batch(ids, {name: next(each) for name, each in rows.items()} | shared)
 
     def digest() -> str:
         found = hashlib.sha256()
@@ -92,6 +95,11 @@ def _data_from_arrays(
 
 def _files_of_samples(folder: Path, inputs: Mapping[str, GraphInput]) -> dict[str, list[Path]]:
     """Of each input one file a sample, in the order of their names, which are the same for all inputs."""
+    if shared := [name for name, wanted in inputs.items() if wanted.is_shared]:
+        raise DataRejected(
+            f"{folder}: input '{shared[0]}' is one value for all samples; with one give {folder / shared[0]}.npy, and "
+            "the other inputs as one file each, samples along the first axis, or all of them in a .npz"
+        )
     folders = {name: folder / name if len(inputs) > 1 else folder for name in inputs}
     files = {name: sorted(each.glob("*.npy")) for name, each in folders.items()}
     found = {name: [file for file in each if file.stem != LABELS] for name, each in files.items()}

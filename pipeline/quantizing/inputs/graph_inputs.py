@@ -34,6 +34,8 @@ class GraphInput:
     @property
     def written(self) -> str:
         """Such as (samples, 3, any, any)."""
+        if self.is_shared:
+            return "one value for all samples, an array of shape ()"
         return f"(samples, {', '.join('any' if size is None else str(size) for size in self.shape[1:])})"
 
     @property
@@ -49,12 +51,17 @@ class GraphInput:
         first, second, third = self.shape[1:]
         return (third, first, second) if self.channels_last else (first, second, third)
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether it takes one value for all samples."""
+        return self.shape == ()
+
     def check(self, shape: tuple[int, ...], dtype: np.dtype[Any], where: str) -> None:
         """Raises DataRejected where samples along the first axis of an array do not fit."""
         fits = len(shape) == len(self.shape) and all(
             wanted in (None, found) for wanted, found in zip(self.shape[1:], shape[1:], strict=True)
         )
-        if not fits or not shape:
+        if not fits:
             raise DataRejected(f"{where} has shape {shape}; the graph takes {self.written}{self._other_layout(shape)}")
         if dtype != self.dtype:
             raise DataRejected(f"{where} is {dtype}; the graph takes {self.dtype}: save it .astype('{self.dtype}')")
@@ -83,7 +90,7 @@ def graph_inputs(model: Path) -> dict[str, GraphInput]:
     except (DecodeError, ValueError, OSError) as error:
         raise NotAcceptable(f"{model}: is not an ONNX file ({error})") from error
     constants = {initializer.name for initializer in graph.initializer}
-    found = {entry.name: _graph_input(entry.type.tensor_type) for entry in graph.input if entry.name not in constants}
+    found = {entry.name: _graph_input(model, entry) for entry in graph.input if entry.name not in constants}
     if not found:
         raise NotAcceptable(f"{model}: is not an ONNX file, or its graph has no input")
     return found
@@ -111,9 +118,14 @@ def images_a_run(inputs: Mapping[str, GraphInput]) -> int:
     return size_of_batches(inputs, 1)
 
 
-def _graph_input(tensor: Any) -> GraphInput:
+def _graph_input(model: Path, entry: onnx.ValueInfoProto) -> GraphInput:
     from onnx import helper
 
+    tensor = entry.type.tensor_type
+    if not tensor.HasField("shape"):
+        raise NotAcceptable(
+            f"{model}: input '{entry.name}' says no shape; export it with one, whose axes may be dynamic"
+        )
     shape = tuple(each.dim_value if each.dim_value > 0 else None for each in tensor.shape.dim)
     return GraphInput(helper.tensor_dtype_to_np_dtype(tensor.elem_type), shape)
 

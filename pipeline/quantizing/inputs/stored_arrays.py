@@ -50,8 +50,15 @@ class StoredArray(ABC):
     def sample_bytes(self) -> int:
         return math.prod(self.shape[1:]) * self.dtype.itemsize
 
+    def value(self) -> NDArray[Any]:
+        """Of an array of shape (), as such."""
+        (found,) = self.read(0, 1, 1)
+        return found.reshape(())
+
     def parts(self) -> Iterator[NDArray[Any]]:
         """All of it, some megabytes at a time."""
+        if not self.shape:
+            return self.read(0, 1, 1)
         return self.read(0, self.samples, max(1, _PART_BYTES // max(1, self.sample_bytes)))
 
 
