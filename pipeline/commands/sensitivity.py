@@ -38,10 +38,11 @@ def sensitivity(request: QuantizeRequest, progress: Progress, cancellation: Canc
     notes = [*result.notes(), *judging_notes(request, judging, found)]
 
     def show(console: Console) -> None:
-        from pipeline.quantizing.sensitivity.sensitivity_table import sensitivity_tables
+        from pipeline.quantizing.sensitivity.sensitivity_table import LEGEND, sensitivity_tables
 
         for table in sensitivity_tables(document):
             console.print(table)
+        console.print(LEGEND, markup=False, soft_wrap=True)
         for note in notes:
             console.print(note, markup=False, soft_wrap=True)
         console.print(f"wrote {file}", markup=False, soft_wrap=True)

@@ -37,6 +37,11 @@ class Yardstick(ABC):
     def metric_over(self, statistics: Statistics, counts: Counts) -> NDArray[np.float64]:
         """The metric of the samples, each as often as it is counted: (samples, k) and (..., samples) -> (...)."""
 
+    def most_frequent(self, labels: NDArray[Any] | None) -> float | None:
+        """The metric of always answering the most frequent label; None where labels are no classes of samples."""
+        del labels
+        return None
+
     def value(self, statistics: Statistics) -> float:
         """The metric of these samples."""
         return float(self.metric_over(statistics, np.ones(len(statistics), np.int64)))
@@ -67,6 +72,9 @@ class TaskMetric(Yardstick):
     def metric_over(self, statistics: Statistics, counts: Counts) -> NDArray[np.float64]:
         return self._task.metric_over(statistics, counts)
 
+    def most_frequent(self, labels: NDArray[Any] | None) -> float | None:
+        return _share_of_most_frequent(labels) if self.counts_samples else None
+
 
 @final
 class Top1Accuracy(Yardstick):
@@ -94,6 +102,9 @@ class Top1Accuracy(Yardstick):
     def metric_over(self, statistics: Statistics, counts: Counts) -> NDArray[np.float64]:
         return _share(counts @ statistics)
 
+    def most_frequent(self, labels: NDArray[Any] | None) -> float | None:
+        return _share_of_most_frequent(labels)
+
 
 @final
 class Agreement(Yardstick):
@@ -120,6 +131,12 @@ class Agreement(Yardstick):
 
 def _share(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     return ratio(sums[..., 0], sums[..., 1])
+
+
+def _share_of_most_frequent(labels: NDArray[Any] | None) -> float | None:
+    if labels is None or labels.ndim != 1 or labels.dtype.kind not in "ui" or not len(labels):
+        return None
+    return float(np.unique(labels, return_counts=True)[1].max() / len(labels))
 
 
 @dataclass(frozen=True)

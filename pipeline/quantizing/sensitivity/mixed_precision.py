@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +67,8 @@ class FamilyFound:
     choice: Choice | None
     float_time: FloatTime | None = None
     """Of the placement that is kept, where times are known."""
+    loses_biases: bool = False
+    """Whether layers are spared and a bias correction was kept before, which is not made again."""
 
     @property
     def spared(self) -> Spared:
@@ -93,6 +95,8 @@ def judged(
         for family in result.int8:
             subject = _subject(result, family, layers)
             found[family] = _of_family(subject, judging, remembered, progress, cancellation)
+            corrected = any(trial.kept for trial in result.repairs if (trial.repair, trial.family) == ("bias", family))
+            found[family] = replace(found[family], loses_biases=corrected and bool(found[family].spared))
             if (choice := found[family].choice) is not None and choice.reasons:
                 changed[family] = subject.quantized(choice.reasons)
         if changed:
@@ -141,6 +145,7 @@ def _of_family(
 
 def notes(found: Mapping[str, FamilyFound], judging: Judging) -> Iterator[str]:
     """What a person must know of it, line by line."""
+    yield from _float_notes(found, judging)
     for family, each in found.items():
         if each.costs.whole is not None:
             yield f"{family}: all in INT8 gives {in_words(each.costs.whole, each.metric)} ({each.samples} samples)"
@@ -151,10 +156,25 @@ def notes(found: Mapping[str, FamilyFound], judging: Judging) -> Iterator[str]:
         spared = len(each.choice.chosen.spared)
         tried = f"{len(each.choice.trials)} placements tried, {spared} of {len(each.subject.candidates)} layers spared"
         yield f"{family}: budget {'met' if each.choice.met else 'NOT met'} ({tried}): {each.choice.why}"
-        if spared:
+        if each.loses_biases:
             yield f"{family}: no bias correction beside spared layers: it holds for the placement it was made of"
         if judging.latencies and family not in judging.latencies:
             yield f"{family}: no latencies were given for it, so the largest share in INT8 was looked for"
+
+
+def _float_notes(found: Mapping[str, FamilyFound], judging: Judging) -> Iterator[str]:
+    """How good FP32 is itself, once for all families: what is said of the graphs are changes."""
+    own = next((value for each in found.values() if (value := _float_metric(each.costs.whole)) is not None), None)
+    if own is None or judging.yardstick is None or judging.data.labels is None:
+        return
+    metric = judging.yardstick.metric
+    yield f"FP32's own {metric}: {own:.1%} ({judging.data.samples} samples)"
+    frequent = judging.yardstick.most_frequent(judging.data.labels)
+    if frequent is not None and own <= frequent + 1e-12:
+        yield (
+            f"warning: to answer the most frequent label each time gives {frequent:.1%}, and FP32 is no better: are "
+            "these the labels of this network, in the order of its classes? A loss of such a metric shows nothing"
+        )
 
 
 def sensitivity_document(found: Mapping[str, FamilyFound], judging: Judging) -> dict[str, Any]:

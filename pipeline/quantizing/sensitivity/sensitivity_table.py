@@ -11,6 +11,14 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+LEGEND = (
+    "of all: share of the network's multiply-adds; outside: share of the values that the layer reads which lie outside "
+    "their range; own dB: SQNR of what the layer gives for float inputs; alone: SQNR of the output and change of the "
+    f"metric with this layer alone in INT8; all but: with all in INT8 but it; {MISSING}: not judged"
+)
+"""What the columns are."""
+
+
 def sensitivity_tables(document: Mapping[str, Any]) -> Iterator[Table]:
     """One for each family of a sensitivity document; layers that cost most come first."""
     from rich import box

@@ -112,6 +112,41 @@ def test_labels_make_it_top_1_accuracy_and_the_outcome_says_so(folder: Path) -> 
     assert found_in(same) == found_in(outcome)
 
 
+def test_with_labels_the_outcome_says_once_how_good_fp32_is_itself(folder: Path) -> None:
+    outcome = ran(folder, budget=Budget(max_drop=2), other="labelled.npz", repair=("none",))
+    notes = outcome.document["notes"]
+    assert notes.count("FP32's own top-1 accuracy: 100.0% (120 samples)") == 1
+    assert not [note for note in notes if note.startswith("warning: ")]
+    unlabelled = ran(folder, budget=Budget(max_drop=2), repair=("none",))
+    assert not [note for note in unlabelled.document["notes"] if "FP32's own" in note]
+
+
+def test_labels_that_fp32_knows_no_better_than_their_most_frequent_one_are_warned_of(folder: Path) -> None:
+    right = np.load(folder / "labelled.npz")["labels"]
+    np.save(folder / "labels.npy", (right + 1) % 6)  # in another order of the classes
+    arguments: dict[str, Any] = {"labels": folder / "labels.npy", "repair": ("none",)}
+    frequent = np.bincount(right).max() / len(right)
+    for command, budget in ((quantize, Budget(max_drop=50)), (sensitivity, None)):
+        notes = ran(folder, command, budget=budget, sensitivity="worst", **arguments).document["notes"]
+        assert "FP32's own top-1 accuracy: 0.0% (120 samples)" in notes
+        (warning,) = [note for note in notes if note.startswith("warning: ")]
+        assert warning.startswith(
+            f"warning: to answer the most frequent label each time gives {frequent:.1%}, and FP32 is no better: "
+        )
+
+
+def test_that_biases_are_not_corrected_beside_spared_layers_is_said_where_they_were(folder: Path) -> None:
+    said = "tensorrt: no bias correction beside spared layers: it holds for the placement it was made of"
+    for repair, lost in (("bias", True), ("rounding", False), ("none", False)):
+        outcome = ran(folder, budget=Budget(max_drop=2), other="labelled.npz", repair=(repair,))
+        assert list(spared_in(outcome)) == [SPIKED]
+        kept = [each["repair"] for each in outcome.document["placement"]["repairs"] if each["kept"]]
+        assert (said in outcome.document["notes"]) == lost == ("bias" in kept)
+    whole = ran(folder, budget=Budget(max_drop=100), other="labelled.npz", repair=("bias",))
+    assert spared_in(whole) == {}
+    assert said not in whole.document["notes"]
+
+
 def test_without_other_data_the_calibration_samples_judge_and_the_outcome_warns(folder: Path) -> None:
     text = shown(ran(folder, budget=Budget(min_sqnr_db=20), other=None), width=300)
     assert "judged by agreement with FP32's top-1 on the 60 samples of the calibration data" in text
@@ -250,7 +285,12 @@ def test_sensitivity_prints_the_layer_that_costs_most_first(folder: Path) -> Non
     assert costs["node_conv_6"]["without"]["sqnr_db"] < 5
     stream = io.StringIO()
     outcome.show(Console(file=stream, width=80))
-    rows = [line for line in stream.getvalue().splitlines() if line.startswith("node_")]
+    lines = stream.getvalue().splitlines()
+    rows = [line for line in lines if line.startswith("node_")]
+    (legend,) = [line for line in lines if line.startswith("of all: share of the network's multiply-adds; outside: ")]
+    assert lines.index(legend) == lines.index(rows[-1]) + 1 + sum(line.startswith("block ") for line in lines)
+    for title in ("of all", "outside", "own dB", "alone", "all but"):
+        assert f"{title}: " in legend
     assert rows[0].startswith(SPIKED)
     assert all(len(row) <= 80 for row in rows)
     assert json.loads((folder / "out" / "net.sensitivity.json").read_text())["families"]["tensorrt"] == found
