@@ -175,7 +175,8 @@ def test_of_an_image_that_sets_both_ends_the_one_that_it_widens_more_is_named(si
     sketch = sketch_of([sign * each for each in images])
     found = alone_in("x", sketch, Range(sketch.minimum, sketch.maximum))
     assert found is not None
-    assert (found.image, found.share) == ("image-9", pytest.approx(1 - 18.2 / 25.99))
+    assert found.image == "image-9"
+    assert found.share == pytest.approx(1 - 18.2 / 25.99)
     assert [found.reaches, found.others] == pytest.approx([sign * -25.99, sign * -18.2])
     reached = ("-25.99", "-18.2") if sign == 1 else ("25.99", "18.2")
     assert found.in_words("conv") == (
