@@ -27,7 +27,8 @@ class Finding:
 
     rule: str
     severity: Severity
-    """`error`: wrong numbers, or the runtime refuses it. `warning`: float where INT8 was meant, or overhead."""
+    """`error`: wrong numbers, or what the runtime refuses or never takes in INT8 as it stands. `warning`: float where
+    INT8 was meant, or overhead."""
     node: str
     what: str
     why: str

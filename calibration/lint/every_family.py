@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto
 
 from calibration.lint.graph import MOVING_OPERATORS, Link, QdqGraph
 from calibration.lint.rule import ANY, Found, LintRule
+from calibration.statistics.poison import LARGEST
 
 EIGHT_BITS = ("int8", "uint8", "float8e4m3fn", "float8e5m2")
 _LEAST_SCALE = np.finfo(np.float32).tiny
+_LARGEST_USUAL, _LEAST_USUAL = 65504.0, 1e-6
+"""Of a covered magnitude: the largest of half precision, and what no activation stays below that means something."""
+_LARGEST_NUMBER = {"int8": 127, "uint8": 255, "float8e4m3fn": 448, "float8e5m2": 57344}
 
 
 def _broken_scales(graph: QdqGraph) -> Found:
@@ -32,6 +38,34 @@ def _problem_of(scale: NDArray[np.float32]) -> str | None:
     if least < _LEAST_SCALE:
         return f"holds {least:.6g}, which is zero to a processor that flushes subnormal numbers"
     return None
+
+
+def _absurd_scales(graph: QdqGraph) -> Found:
+    for link, _, amax in _covered(graph):
+        if amax > LARGEST:
+            yield link.node.name, _covers(link, amax)
+
+
+def _unusual_scales(graph: QdqGraph) -> Found:
+    """Of weights the large ones alone: what training brought near zero has such small ones."""
+    for link, least, amax in _covered(graph):
+        if _LARGEST_USUAL < amax <= LARGEST:
+            yield link.node.name, _covers(link, amax)
+        elif least < _LEAST_USUAL and not graph.is_constant(graph.stored(link.node.input[0])):
+            yield link.node.name, _covers(link, least)
+
+
+def _covered(graph: QdqGraph) -> Iterator[tuple[Link, float, float]]:
+    """Each DQ of 8 bits whose scales are such, with the least and the largest magnitude that they cover."""
+    for link in graph.links.values():
+        numbers = _LARGEST_NUMBER.get(link.dtype)
+        if link.node.op_type != "DequantizeLinear" or numbers is None or link.scale is None or _problem_of(link.scale):
+            continue
+        yield link, float(link.scale.min()) * numbers, float(link.scale.max()) * numbers
+
+
+def _covers(link: Link, amax: float) -> str:
+    return f"its scale {link.node.input[1]!r} covers up to {amax:.6g}"
 
 
 def _mismatched_pairs(graph: QdqGraph) -> Found:
@@ -106,6 +140,26 @@ ANY_RULES: tuple[LintRule, ...] = (
         source="ONNX QuantizeLinear; TensorRT IQuantizeLayer: 'scale coefficients must have strictly positive values'",
         versions="all",
         finds=_broken_scales,
+    ),
+    LintRule(
+        name="absurd-scale",
+        severity="error",
+        families=ANY,
+        why=f"all that a network computes becomes 0 beside it, and beyond {LARGEST:g} products overflow float32",
+        advice="look at what the tensor held on the calibration data: infinity, an unset buffer or a mask of -1e30",
+        source="real = scale * integer; calibration stops at such values: calibration/statistics/poison.py",
+        versions="all",
+        finds=_absurd_scales,
+    ),
+    LintRule(
+        name="unusual-scale",
+        severity="warning",
+        families=ANY,
+        why=f"beyond {_LARGEST_USUAL:g} most becomes 0 and FP16 overflows; below {_LEAST_USUAL:g} it is cut off",
+        advice="look at what the tensor held on the calibration data: an outlier, a mask or a dead layer",
+        source="real = scale * integer",
+        versions="all",
+        finds=_unusual_scales,
     ),
     LintRule(
         name="mismatched-pair",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from onnx import NodeProto
 
 from calibration.lint.every_family import one_sided
-from calibration.lint.graph import Operand, QdqGraph
+from calibration.lint.graph import MOVING_OPERATORS, Operand, QdqGraph
 from calibration.lint.rule import BUILT, RTX_VERSIONS, TENSORRT, Found, LintRule
 
 _INTEGER_OPERATORS = frozenset(
@@ -54,8 +54,18 @@ def _integer_operators(graph: QdqGraph) -> Found:
 
 
 def _one_sided(graph: QdqGraph) -> Found:
+    """Behind a MaxPool the Q/DQ pair is the pool's, as we write it for DLA in front of a layer that stays in float."""
     for node in graph.products():
-        yield from one_sided(graph, node)
+        if not any(_is_pooled(graph, name) for name in node.input[:2]):
+            yield from one_sided(graph, node)
+
+
+def _is_pooled(graph: QdqGraph, tensor: str) -> bool:
+    """Whether a pool alone, and what moves values, lies between a DQ and the tensor."""
+    pooled = False
+    while (node := graph.producer.get(tensor)) is not None and node.op_type in MOVING_OPERATORS:
+        pooled, tensor = pooled or node.op_type == "MaxPool", node.input[0]
+    return pooled and tensor in graph.links
 
 
 def _channels_of_activations(graph: QdqGraph) -> Found:
@@ -174,7 +184,7 @@ TENSORRT_RULES: tuple[LintRule, ...] = (
     ),
     LintRule(
         name="one-sided-product",
-        severity="warning",
+        severity="error",
         families=TENSORRT,
         why="it runs in float, and what is quantized is dequantized for it: rounded, and slower than float",
         advice="quantize both operands or neither; of attention, the result of the softmax too",
@@ -184,7 +194,7 @@ TENSORRT_RULES: tuple[LintRule, ...] = (
     ),
     LintRule(
         name="activation-per-channel",
-        severity="warning",
+        severity="error",
         families=TENSORRT,
         why="the product runs in float: only weights may have a scale per channel",
         advice="give the activation one scale",

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
+from calibration.counting import counted
 from calibration.errors import CalibrationError
-from calibration.methods.closest import closest
+from calibration.methods.closest import renamed
 from calibration.methods.method import Range
 from calibration.range_table import RangeTable
 from calibration.ranges import Ranges
@@ -28,6 +29,8 @@ from calibration.tensorrt_cache.version import CacheVersion, version_from_first_
 _HEX_DIGITS = 8
 _HEXADECIMAL = re.compile(r"[0-9a-fA-F]{1,8}")
 _NAMED = 5  # tensors in an error
+_RENAMED = "it was made for another graph, or the tensors were renamed"
+_NO_SCALE = "look for NaN, infinity or zeros alone in the calibration data, and calibrate again"
 _SHOWN = 60  # characters of a line in an error
 
 
@@ -99,15 +102,16 @@ class CalibrationCache:
             raise CalibrationError(f"{path}:{first.line}: {first.what}; {first.advice}")
         return cls(parsed.version, parsed.scales)
 
-    def ranges(self, needed: Iterable[str], images: int) -> Ranges:
+    def ranges(self, needed: Iterable[str], images: int, named: Collection[str] = ()) -> Ranges:
         """The range of each tensor, whose scale `scale_from_amax` makes again bit for bit.
 
-        `images` is how many are known to be behind it. Raises CalibrationError naming what is needed and missing.
+        `images` is how many are known to be behind it, `named` what the graph itself has: none of those is another one
+        renamed. Raises CalibrationError naming what is needed and missing.
         """
         usable = {tensor: scale for tensor, scale in self.scales.items() if is_usable(scale)}
         missing = [tensor for tensor in needed if tensor not in usable]
         if missing:
-            raise CalibrationError(_missing(missing, self.scales, usable))
+            raise CalibrationError(_missing(missing, self.scales, [name for name in usable if name not in named]))
         amax = {tensor: amax_from_scale(scale) for tensor, scale in usable.items()}
         return Ranges(self.version.first_line, images, {name: Range(-value, value) for name, value in amax.items()})
 
@@ -194,17 +198,19 @@ def _shown(line: bytes) -> str:
     return f"'{text}'" if len(text) <= _SHOWN else f"'{text[:_SHOWN]}…'"
 
 
-def _missing(missing: list[str], listed: Mapping[str, np.float32], usable: Collection[str]) -> str:
-    said = "; ".join(_why_missing(tensor, listed, usable) for tensor in missing[:_NAMED])
+def _missing(missing: list[str], listed: Mapping[str, np.float32], others: Collection[str]) -> str:
+    absent = [tensor for tensor in missing if tensor not in listed]
+    said = "; ".join(
+        f"{tensor!r} has {listed[tensor]:g}, which is no scale" if tensor in listed else _absent(tensor, absent, others)
+        for tensor in missing[:_NAMED]
+    )
     more = f"; and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
     return (
-        f"the cache lacks the scale of {len(missing)} tensors that the graph needs: {said}{more}; "
-        "it was made for another graph, or the tensors were renamed: `edgestill lint CACHE --model MODEL.onnx`"
+        f"the cache lacks the scale of {counted(len(missing), 'tensor')} that the graph needs: {said}{more}; "
+        f"{_RENAMED if absent else _NO_SCALE}: `edgestill lint CACHE --model MODEL.onnx`"
     )
 
 
-def _why_missing(tensor: str, listed: Mapping[str, np.float32], usable: Collection[str]) -> str:
-    if tensor in listed:
-        return f"{tensor!r} has {listed[tensor]:g}, which is no scale"
-    likely = closest(tensor, usable)
+def _absent(tensor: str, absent: Collection[str], others: Collection[str]) -> str:
+    likely = renamed(tensor, absent, others)
     return repr(tensor) if likely is None else f"{tensor!r} (there is {likely!r})"

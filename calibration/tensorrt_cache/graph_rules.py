@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import re
-
-from calibration.methods.closest import closest
+from calibration.counting import counted
+from calibration.methods.closest import renamed
 from calibration.scale import INT8_LEVELS
-from calibration.tensorrt_cache.rules import FORMAT, SILENT
+from calibration.tensorrt_cache.rules import FORMAT, INVENTED, SILENT
 from calibration.tensorrt_cache.subject import CacheRule, Found, Subject
 
 _LISTED = 10
 """Tensors that a finding names; the rest is counted."""
-
-_INVENTED = re.compile(r"^\(Unnamed |^ONNXTRT_|^(?:Reshape|Transpose|Cast|Shuffle)__|_output(?:_\d+)?$")
-"""Names of tensors that TensorRT's parser makes: they are in no ONNX file."""
 
 _AT_MOST_1 = frozenset({"Softmax", "Sigmoid", "HardSigmoid", "Tanh"})
 _ABOVE_1 = 2.0
@@ -32,7 +28,7 @@ def _other_model(subject: Subject) -> Found:
     if origin is not None and graph is not None and graph.sha256 not in (origin.graph.sha256, origin.source.sha256):
         yield "", f"it is of {origin.graph.name}, calibrated from {origin.source.name}; the graph given is neither"
     elif graph is not None and subject.parsed.entries and not graph.names & set(subject.parsed.scales):
-        yield "", f"none of its {len(subject.parsed.entries)} tensors is in the graph"
+        yield "", f"none of its {counted(len(subject.parsed.entries), 'tensor')} is in the graph"
 
 
 def _source_model(subject: Subject) -> Found:
@@ -54,25 +50,31 @@ def _missing(subject: Subject, *, of_products: bool) -> Found:
     if graph is None or not graph.names & set(listed):
         return
     unknown = [name for name in listed if name not in graph.names]
-    missing = [name for name, product in graph.float_tensors.items() if name not in listed and product == of_products]
+    every = [name for name in graph.float_tensors if name not in listed]
+    missing = [name for name in every if graph.float_tensors[name] == of_products]
     if missing:
-        yield "", f"{len(missing)} tensors of the graph have no scale: {_told(missing, unknown, 'was it renamed to')}"
+        has = "has" if len(missing) == 1 else "have"
+        told = _told(missing, every, unknown, "was it renamed to")
+        yield "", f"{counted(len(missing), 'tensor')} of the graph {has} no scale: {told}"
 
 
 def _unknown(subject: Subject) -> Found:
     graph, listed = subject.graph, subject.parsed.scales
     if graph is None or not graph.names & set(listed):
         return
-    unknown = [name for name in listed if name not in graph.names and not _INVENTED.search(name)]
+    every = [name for name in listed if name not in graph.names]
+    unknown = [name for name in every if not INVENTED.search(name)]
     missing = [name for name in graph.float_tensors if name not in listed]
     if unknown:
-        yield "", f"{len(unknown)} tensors are not in the graph: {_told(unknown, missing, 'is it')}"
+        are = "is" if len(unknown) == 1 else "are"
+        yield "", f"{counted(len(unknown), 'tensor')} {are} not in the graph: {_told(unknown, every, missing, 'is it')}"
 
 
-def _told(tensors: list[str], candidates: list[str], question: str) -> str:
+def _told(tensors: list[str], every: list[str], candidates: list[str], question: str) -> str:
+    """`every` has those too that another finding tells of: one of them may be the one that a candidate is."""
     said = []
     for tensor in tensors[:_LISTED]:
-        likely = closest(tensor, candidates)
+        likely = renamed(tensor, every, candidates)
         said.append(repr(tensor) + (f" ({question} {likely!r}?)" if likely else ""))
     return ", ".join(said) + (f" and {len(tensors) - _LISTED} more" if len(tensors) > _LISTED else "")
 

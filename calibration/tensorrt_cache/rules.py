@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 
@@ -14,7 +15,11 @@ from calibration.tensorrt_cache.version import CALIBRATORS
 FORMAT = "the format that TensorRT writes: calibration/tensorrt_cache/cache.py"
 REFUSED = "NVIDIA developer forum 349856: 'Calibration table does not match calibrator algorithm type'"
 SILENT = "NVIDIA/TensorRT issue 3131; microsoft/onnxruntime issue 17235"
+ZEROS = "NVIDIA/TensorRT issues 1102, 'we cannot generate scale for uniformly zero tensors', and 4446"
 ARITHMETIC = "real = scale * integer, the integer in [-127, 127]"
+
+INVENTED = re.compile(r"^\(Unnamed |^ONNXTRT_|^(?:Reshape|Transpose|Cast|Shuffle)__|_output(?:_\d+)?$")
+"""Names of tensors that TensorRT's parser makes: in no ONNX file, though its names may end like the last."""
 
 _LARGEST_AMAX = 65504.0
 """Of half precision, which the layers around INT8 are mostly in."""
@@ -62,10 +67,28 @@ def _no_scale(subject: Subject) -> Found:
 
 
 def _zero(subject: Subject) -> Found:
-    """TensorRT writes zeros itself, of tensors that it invents: with a graph only those of the graph count."""
+    """TensorRT writes zeros itself, of constants that it invents: those of the graph count, and without one those that
+    are named as an ONNX file names its own."""
     for entry in subject.parsed.entries:
-        if entry.scale == 0 and (subject.graph is None or entry.tensor in subject.graph.float_tensors):
+        of_graph = _is_of_graph(entry, subject)
+        if entry.scale == 0 and (of_graph or (of_graph is None and not INVENTED.search(entry.tensor))):
             yield _where(entry), "its scale is 0"
+
+
+def _perhaps_zero(subject: Subject) -> Found:
+    for entry in subject.parsed.entries:
+        if entry.scale == 0 and _is_of_graph(entry, subject) is None and _is_ambiguous(entry.tensor):
+            yield _where(entry), "its scale is 0"
+
+
+def _is_of_graph(entry: Entry, subject: Subject) -> bool | None:
+    """None where no graph was given."""
+    return None if subject.graph is None else entry.tensor in subject.graph.float_tensors
+
+
+def _is_ambiguous(tensor: str) -> bool:
+    """Whether an ONNX file may have the name as well as TensorRT's parser."""
+    return INVENTED.search(tensor) is not None and not tensor.startswith(("(Unnamed ", "ONNXTRT_"))
 
 
 def _wrong_byte_order(subject: Subject) -> Found:
@@ -150,13 +173,24 @@ FILE_RULES: tuple[CacheRule, ...] = (
         ARITHMETIC,
         _no_scale,
     ),
+    # An error: TensorRT itself warns `Tensor ... is uniformly zero` where it writes one, and 8.5 and later do not build
+    # with such a cache (issue 4446). Of constants that its parser invents zeros are common, of tensors that the graph
+    # has they are not: the data were wrong (issue 1102).
     CacheRule(
         "zero-scale",
-        "warning",
-        "the tensor was zero on all calibration data, or not seen: its layer stays in float, or all of it is cut off",
-        "calibrate with data that reaches this tensor; in a Q/DQ graph such a tensor gets the scale 1",
-        ARITHMETIC,
+        "error",
+        "the tensor was zero on all calibration data: newer TensorRTs fail to build, older ones cut all of it off",
+        "calibrate with data that reaches it; where it is zero for good, write 3f800000, the scale 1",
+        ZEROS,
         _zero,
+    ),
+    CacheRule(
+        "zero-scale-elsewhere",
+        "warning",
+        "harmless where TensorRT invented the tensor, and an error where the graph has it",
+        "give the graph with --model",
+        ZEROS,
+        _perhaps_zero,
     ),
     CacheRule(
         "wrong-byte-order",

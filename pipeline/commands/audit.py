@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from calibration.counting import counted
 from engines.audit import Audit
 from engines.base import QUANTIZED_PRECISIONS
 from engines.files import sha256_of_file
@@ -15,7 +16,6 @@ from pipeline.commands.build import AUDIT_SUFFIX
 from pipeline.commands.outcome import Outcome
 from pipeline.errors import IntegrityError, RecipeError
 from pipeline.files.manifest import MANIFEST, read_manifest
-from pipeline.reporting.formats import counted
 from pipeline.reporting.summary import first_names
 from pipeline.stages.build import AUDIT_FILE
 

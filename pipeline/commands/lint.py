@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from calibration.counting import counted
 from calibration.errors import CalibrationError
 from engines.files import sha256_of_file
+from pipeline.commands.findings import finding_lines
 from pipeline.commands.outcome import Outcome
 from pipeline.errors import IntegrityError, NotAcceptable, RecipeError
 from pipeline.files.onnx_file import loaded_graph
@@ -106,18 +108,7 @@ def _outcome(request: LintRequest, document: dict[str, Any], found: dict[str, tu
 def _show(console: Console, found: dict[str, tuple[Finding, ...]]) -> None:
     for family, findings in found.items():
         errors = sum(finding.severity == "error" for finding in findings)
-        console.print(f"{family}: {_count(errors, 'error')}, {_count(len(findings) - errors, 'warning')}", markup=False)
-        for finding in findings:
-            console.print(f"  {_lines(finding)}", markup=False, soft_wrap=True)
-
-
-def _lines(finding: Finding) -> str:
-    at = f"{finding.node}: " if finding.node else ""
-    return (
-        f"{finding.severity} [{finding.rule}] {at}{finding.what}\n"
-        f"    why: {finding.why}\n    do: {finding.advice}\n    source: {finding.source} ({finding.versions})"
-    )
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+        warnings = len(findings) - errors
+        console.print(f"{family}: {counted(errors, 'error')}, {counted(warnings, 'warning')}", markup=False)
+        for line in finding_lines(findings):
+            console.print(line, markup=False, soft_wrap=True)

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from calibration.counting import counted
 from calibration.errors import CalibrationError, GraphRefused
 from calibration.placement.families import FAMILY
 from engines.files import sha256_of_file
 from pipeline.commands.destination import Destination, destination_of
 from pipeline.commands.earlier_files import EarlierFiles, removed_in_words
 from pipeline.commands.explain import explanation
+from pipeline.commands.findings import finding_lines, refusal
 from pipeline.commands.outcome import Outcome
 from pipeline.errors import DataRejected, IntegrityError, NotAcceptable, RecipeError
 from pipeline.files import atomic
@@ -29,6 +31,7 @@ from pipeline.quantizing.tensorrt_ranges import check_graph_beside_caches, for_t
 if TYPE_CHECKING:
     import onnx
 
+    from calibration.lint import Finding
     from calibration.placement.place import Placement
     from calibration.ranges import Ranges
     from calibration.tensorrt_cache.origin import CacheOrigin
@@ -59,13 +62,15 @@ class _Converted:
     int8: dict[str, onnx.ModelProto]
     unused: int
     """Scales of the cache that no tensor of the graph has: what TensorRT's parser invents, or of another graph."""
+    warnings: tuple[Finding, ...]
+    """About the scales."""
 
 
 def quantize_cache(request: CacheRequest) -> Outcome:
     """Writes ranges.json, placement.json and <family>.int8.onnx; each scale is the cache's, bit for bit.
 
     Raises IntegrityError where the cache's own record says that it is of another graph, DataRejected where it lacks a
-    scale that the graph needs.
+    scale that the graph needs, or has one that the linter refuses.
     """
     _check(request)
     check_graph_beside_caches(request.model, request.cache_versions)
@@ -82,11 +87,14 @@ def quantize_cache(request: CacheRequest) -> Outcome:
         "unused_scales": converted.unused,
         "files": [str(file) for file in files],
         "removed": [str(file) for file in removed],
+        "warnings": [finding.to_json() for finding in converted.warnings],
         "placement": _placements(converted),
     }
+    belong = "belongs" if converted.unused == 1 else "belong"
     lines = [
         *(line for family in request.families for line in _said(request, family, converted.placements[family])),
-        f"{converted.unused} scales of {request.cache.name} belong to no tensor of the graph",
+        *finding_lines(converted.warnings),
+        f"{counted(converted.unused, 'scale')} of {request.cache.name} {belong} to no tensor of the graph",
         NO_FLOAT16,
         *removed_in_words(removed),
         *(f"wrote {file}" for file in files),
@@ -149,11 +157,13 @@ def _converted(request: CacheRequest, origin: CacheOrigin | None) -> _Converted:
 
     try:
         cache = CalibrationCache.load(request.cache)
-        model = prepared(loaded_graph(request.model))
+        given = loaded_graph(request.model)
+        warnings = _warnings(request, given)
+        model = prepared(given)
         placements = {family: place(model, resolved_family(family)) for family in request.families}
         needed = (each.range_from for placement in placements.values() for each in placement.activations)
-        found = cache.ranges(dict.fromkeys(needed), 0 if origin is None else origin.images)
         named = {*Graph(model).inputs, *(name for node in model.graph.node for name in node.output)}
+        found = cache.ranges(dict.fromkeys(needed), 0 if origin is None else origin.images, named)
         tensors = {name: each for name, each in found.tensors.items() if name in named}
         ranges = Ranges(found.method, found.images, tensors)
         int8 = {family: quantize(model, ranges, placement) for family, placement in placements.items()}
@@ -161,7 +171,19 @@ def _converted(request: CacheRequest, origin: CacheOrigin | None) -> _Converted:
         raise NotAcceptable(f"{request.model.name}: {error}") from error
     except CalibrationError as error:
         raise DataRejected(str(error)) from error
-    return _Converted(model, ranges, placements, int8, len(cache.scales.keys() - named))
+    return _Converted(model, ranges, placements, int8, len(cache.scales.keys() - named), warnings)
+
+
+def _warnings(request: CacheRequest, given: onnx.ModelProto) -> tuple[Finding, ...]:
+    """What the linter says of the scales; raises DataRejected with its errors."""
+    from calibration.tensorrt_cache.lint import lint_scales
+    from calibration.tensorrt_cache.subject import LintedGraph, Subject
+
+    graph = LintedGraph(given, sha256_of_file(request.model))
+    found = lint_scales(Subject(request.cache.read_bytes(), None, graph, None))
+    if errors := [finding for finding in found if finding.severity == "error"]:
+        raise DataRejected(f"{request.cache}: {refusal(errors)}")
+    return found
 
 
 def _write(request: CacheRequest, converted: _Converted, to: Destination) -> list[Path]:

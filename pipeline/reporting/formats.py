@@ -84,11 +84,6 @@ def heading(words: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def counted(count: int, noun: str) -> str:
-    """Such as `1 image` and `359 images`."""
-    return f"{count} {noun}" if count == 1 or noun.endswith("s") else f"{count} {noun}s"
-
-
 def percent_interval(estimate: Estimate) -> str:
     return f"[{estimate.low * 100:.1f}, {estimate.high * 100:.1f}]"
 

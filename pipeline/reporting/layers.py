@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
+from calibration.counting import counted
 from pipeline.reporting import charts, formats
 from pipeline.reporting.charts import element
 from pipeline.reporting.figures import Figure, Row
@@ -40,7 +41,7 @@ def worst_first(family: FamilyLayers) -> list[LayerResult]:
 def left_out(family: FamilyLayers) -> str:
     """Such as `12 more layers stand in report.json.`; empty where the table holds all."""
     more = len(family.layers) - MOST_ROWS
-    return f"{formats.counted(more, 'more layer')} in report.json." if more > 0 else ""
+    return f"{counted(more, 'more layer')} in report.json." if more > 0 else ""
 
 
 def sentence(family: FamilyLayers) -> str:

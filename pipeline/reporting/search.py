@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from calibration.counting import counted
 from pipeline.reporting import formats
 from pipeline.reporting.charts import SHAPES, element
 from pipeline.reporting.result import Report, Search, Trial
@@ -35,7 +36,7 @@ def sentence(report: Report) -> str:
     if search is None:
         return ""
     outcome = "was met" if search.met else "was not met"
-    trials = formats.counted(len(search.trials), "trial")
+    trials = counted(len(search.trials), "trial")
     best = f"{_best(search)} in {trials}" if search.best is None else f"{_best(search)} at best in {trials}"
     stopped = f"; stopped: {search.stopped.rstrip('.')}" if search.stopped else ""
     return f"Target: {_wanted(search, report.metric)} {outcome}, {best}{stopped}."

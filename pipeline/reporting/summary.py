@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
+from calibration.counting import counted
 from engines.base import QUANTIZED_PRECISIONS
 from pipeline.reporting import formats
 from pipeline.reporting.audit_result import AuditSummary
@@ -51,7 +52,7 @@ def coverage(report: Report) -> str:
 
 def tested(report: Report) -> str:
     """Such as `359 test images`."""
-    return formats.counted(report.test_samples, f"test {report.sample}")
+    return counted(report.test_samples, f"test {report.sample}")
 
 
 def unmeasured(report: Report) -> tuple[str, ...]:

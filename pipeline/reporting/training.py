@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 from pydantic import JsonValue
 
+from calibration.counting import counted
 from pipeline.reporting import formats
 from pipeline.reporting.lines import Line, epoch_axis, line_chart, line_scale
 from pipeline.reporting.result import Curve, Distillation, LossTerm, Report
@@ -48,7 +49,7 @@ def trainings(report: Report) -> tuple[Training, ...]:
 
 
 def _epochs(curve: Curve) -> str:
-    return formats.counted(len(curve.epochs), "epoch")
+    return counted(len(curve.epochs), "epoch")
 
 
 def _validation_axis(curves: tuple[Curve, ...]) -> Axis:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.reporting.formats import counted
+from calibration.counting import counted
 from pipeline.reporting.model import Estimate
 from pipeline.reporting.result import EngineResult, GateResult, Latency, Search
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from calibration.counting import counted
 from pipeline.errors import NotAcceptable
 from pipeline.process.cancellation import Cancellation
 from pipeline.process.progress import Progress
@@ -154,7 +155,8 @@ def notes(found: Mapping[str, FamilyFound], judging: Judging) -> Iterator[str]:
         if each.choice is None:
             continue
         spared = len(each.choice.chosen.spared)
-        tried = f"{len(each.choice.trials)} placements tried, {spared} of {len(each.subject.candidates)} layers spared"
+        candidates = counted(len(each.subject.candidates), "layer")
+        tried = f"{counted(len(each.choice.trials), 'placement')} tried, {spared} of {candidates} spared"
         yield f"{family}: budget {'met' if each.choice.met else 'NOT met'} ({tried}): {each.choice.why}"
         if each.loses_biases:
             yield f"{family}: no bias correction beside spared layers: it holds for the placement it was made of"

@@ -14,7 +14,8 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, numpy_helper
-from onnx_networks import attention, images, residual
+from onnx_networks import NetworkBuilder, attention, images, residual
+from own_graph import shown
 from tensorrt_graphs import RTX, TARGET, needs_tensorrt_rtx
 from tiny_run import run_edgestill
 
@@ -46,6 +47,12 @@ CONSTANTS: Mapping[str, NDArray[Any]] = {
     "infinite": np.array(np.inf, np.float32),
     "negative": np.array(-0.1, np.float32),
     "nothing": np.array(0, np.float32),
+    "absurd": np.array(1e30, np.float32),
+    "subnormal": np.array(1e-40, np.float32),
+    "large": np.array(1e3, np.float32),
+    "small_scale": np.array(1e-9, np.float32),
+    "wide": np.full(16, 1e3, np.float32),
+    "tiny": np.full(16, 1e-12, np.float32),
     "no_number": np.array(np.nan, np.float32),
     "half": np.array(0.05, np.float16),
     "z": np.array(0, np.int8),
@@ -130,6 +137,7 @@ REFUSED = {
 TAKEN_FOR_RIGHT = {
     "zero-point left out": (graph(f"{LEFT_OUT} {KERNEL} {CONV}"), "unsigned"),
     "infinite scale": (scaled_by("infinite"), "scale"),
+    "absurd scale": (scaled_by("absurd"), "absurd-scale"),
     "two scales of one pair": (
         graph(f"xq = QuantizeLinear(x, s, z) xd = DequantizeLinear(xq, s2, z) {KERNEL} {CONV}"),
         "mismatched-pair",
@@ -137,15 +145,16 @@ TAKEN_FOR_RIGHT = {
 }
 WRONG_AXIS = "mq = QuantizeLinear<axis = 0>(matrix, unequal, wz) md = DequantizeLinear<axis = 0>(mq, unequal, wz)"
 IN_FLOAT = {
-    "activation alone": (graph(f"{PAIR} [conv] y = Conv(xd, w, b)"), "one-sided-product"),
-    "weight alone": (graph(f"{KERNEL} [conv] y = Conv(x, wd, b)"), "one-sided-product"),
-    "activation per channel": (graph(f"{CHANNELS} {KERNEL} {CONV}"), "activation-per-channel"),
-    "weight axis 1": (graph(f"{PAIR} {AXIS_1} {CONV}"), "weight-axis"),
+    "activation alone": (graph(f"{PAIR} [conv] y = Conv(xd, w, b)"), "one-sided-product", "error"),
+    "weight alone": (graph(f"{KERNEL} [conv] y = Conv(x, wd, b)"), "one-sided-product", "error"),
+    "activation per channel": (graph(f"{CHANNELS} {KERNEL} {CONV}"), "activation-per-channel", "error"),
+    "weight axis 1": (graph(f"{PAIR} {AXIS_1} {CONV}"), "weight-axis", "warning"),
     "transposed convolution": (
         graph(f"{PAIR} {AXIS_1} [conv] y = ConvTranspose(xd, wd, b)"),
         "transposed-convolution",
+        "warning",
     ),
-    "product axis 0": (product(f"{PAIR} {WRONG_AXIS} [product] y = MatMul(xd, md)"), "weight-axis"),
+    "product axis 0": (product(f"{PAIR} {WRONG_AXIS} [product] y = MatMul(xd, md)"), "weight-axis", "warning"),
 }
 
 
@@ -169,12 +178,36 @@ def test_what_tensorrt_builds_with_wrong_numbers_is_an_error(case: str, tmp_path
 
 @needs_tensorrt_rtx
 @pytest.mark.parametrize("case", IN_FLOAT)
-def test_what_tensorrt_builds_in_float_is_a_warning_that_names_the_product(case: str, tmp_path: Path) -> None:
-    model, rule = IN_FLOAT[case]
+def test_what_tensorrt_builds_in_float_names_the_product(case: str, tmp_path: Path) -> None:
+    model, rule, severity = IN_FLOAT[case]
     (finding,) = lint(model, "tensorrt-rtx")
-    assert (finding.rule, finding.severity) == (rule, "warning")
+    assert (finding.rule, finding.severity) == (rule, severity)
     assert finding.node in ("conv", "product")
     assert built(model, tmp_path).int8 == 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_one_operand_alone_and_channels_of_an_activation_are_errors_for_every_tensorrt(family: str) -> None:
+    for case in ("activation alone", "weight alone", "activation per channel"):
+        model, rule, _ = IN_FLOAT[case]
+        errors = {finding.rule for finding in lint(model, family) if finding.severity == "error"}
+        assert errors == ({rule} if family.startswith("tensorrt") else set())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_scale_that_nothing_could_have_is_an_error_and_one_that_few_things_have_a_warning(family: str) -> None:
+    def scales(model: ModelProto) -> list[tuple[str, str, str]]:
+        return [(f.rule, f.severity, f.what) for f in lint(model, family) if f.rule.endswith("scale")]
+
+    assert scales(scaled_by("absurd")) == [("absurd-scale", "error", "its scale 'absurd' covers up to 1.27e+32")]
+    assert {rule for rule, severity, _ in scales(scaled_by("subnormal")) if severity == "error"} == {"scale"}
+    assert scales(scaled_by("large")) == [("unusual-scale", "warning", "its scale 'large' covers up to 127000")]
+    assert scales(scaled_by("small_scale")) == [
+        ("unusual-scale", "warning", "its scale 'small_scale' covers up to 1.27e-07")
+    ]
+    assert [rule for rule, _, _ in scales(graph(f"{PAIR} {KERNEL.replace('ws', 'wide')} {CONV}"))] == ["unusual-scale"]
+    assert scales(graph(f"{PAIR} {KERNEL.replace('ws', 'tiny')} {CONV}")) == []
+    assert scales(graph(f"{PAIR} {KERNEL} {CONV}")) == []
 
 
 def test_scales_computed_at_run_time_are_an_error_before_they_end_the_process() -> None:
@@ -282,6 +315,15 @@ def test_the_graphs_that_we_write_have_no_finding(network: Any, family: str) -> 
     assert lint(quantized(network(), family), family) == ()
 
 
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family.startswith("tensorrt")])
+def test_a_float_layer_behind_a_pool_in_int8_is_no_finding_in_what_we_write(family: str) -> None:
+    net = NetworkBuilder()
+    x = net.node("MaxPool", net.node("Relu", net.conv("image", 16, 32)), kernel_shape=[2, 2], strides=[2, 2])
+    net.linear(net.node("Flatten", x), 32 * 16, 8, output="y")
+    model = quantized(net.model({"image": ["batch", 16, 8, 8]}, {"y": ["batch", 8]}), family)
+    assert lint(model, family) == ()
+
+
 def test_the_graph_of_a_cpu_is_refused_for_tensorrt() -> None:
     errors = {f.rule for f in lint(quantized(residual(), "cpu-vnni"), "tensorrt") if f.severity == "error"}
     assert errors == {"unsigned", "integer-bias", "zero-point"}
@@ -306,16 +348,31 @@ def test_an_unknown_family_is_refused_with_the_choice() -> None:
 
 def test_the_command_exits_with_1_on_errors_and_prints_what_why_and_what_to_do(tmp_path: Path) -> None:
     onnx.save(graph(f"{LEFT_OUT} {KERNEL} {CONV}"), tmp_path / "wrong.onnx")
-    onnx.save(graph(f"{PAIR} [conv] y = Conv(xd, w, b)"), tmp_path / "slow.onnx")
+    onnx.save(graph(f"{PAIR} {AXIS_1} {CONV}"), tmp_path / "slow.onnx")
     wrong = run_edgestill("lint", tmp_path / "wrong.onnx", "--family", "tensorrt-rtx")
     assert wrong.returncode == 1
-    assert wrong.stdout.startswith("tensorrt-rtx: 2 errors, 0 warnings\n  error [unsigned] ")
-    assert "its quantized side is UINT8, since its zero-point is left out\n    why: " in wrong.stdout
+    assert wrong.stdout.startswith("tensorrt-rtx: 2 errors, 0 warnings\n  error [unsigned] 2 places\n    why: ")
+    assert wrong.stdout.count("its quantized side is UINT8, since its zero-point is left out\n") == 2
+    assert wrong.stdout.count("why: ") == wrong.stdout.count("do: ") == wrong.stdout.count("source: ") == 1
     slow = run_edgestill("lint", tmp_path / "slow.onnx", "--family", "tensorrt-rtx", "--family", "cpu", "--json")
     assert slow.returncode == 0
     (finding,) = json.loads(slow.stdout)["families"]["tensorrt-rtx"]
-    assert (finding["rule"], finding["node"]) == ("one-sided-product", "conv")
+    assert (finding["rule"], finding["node"]) == ("weight-axis", "conv")
     assert run_edgestill("lint", tmp_path / "slow.onnx", "--family", "tensorrt", "--strict").returncode == 1
+
+
+def test_the_places_of_a_rule_are_counted_from_the_eleventh_on_and_json_keeps_them(tmp_path: Path) -> None:
+    pairs = "".join(f" q{i} = QuantizeLinear(x, s) d{i} = DequantizeLinear(q{i}, s)" for i in range(20))
+    added = "".join(f" y{i + 1} = Add(y{i}, d{i})" for i in range(19))
+    model = graph(f"{pairs} y0 = Identity(x) {added} y = Add(y19, d19)", y="float[2,16,8,8] y")
+    onnx.save(model, tmp_path / "many.onnx")
+    outcome = lint_command(LintRequest(tmp_path / "many.onnx", ("tensorrt",)))
+    (text, first, *rest) = shown(outcome, 200).split("  error [unsigned] ")[1].split("    at ")
+    assert text.startswith("40 places\n    why: TensorRT takes it for INT8")
+    assert "its quantized side is UINT8" in first
+    assert len(rest) == 9
+    assert rest[-1].endswith("\n    and 30 more\n")
+    assert len([f for f in outcome.document["families"]["tensorrt"] if f["rule"] == "unsigned"]) == 40
 
 
 def test_the_command_says_what_is_wrong_with_its_arguments(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_a_scale_that_is_none_is_refused_where_it_is_needed_and_only_there(
     cache = loaded(tmp_path, GOOD + f"bad: {digits}\n".encode())
     assert set(cache.ranges(["image"], 8).tensors) == {"image", "/layer1/0/Conv:0"}
     with pytest.raises(
-        CalibrationError, match=f"lacks the scale of 1 tensors .*: 'bad' has {shown}, which is no scale"
+        CalibrationError, match=f"lacks the scale of 1 tensor .*: 'bad' has {shown}, which is no scale; look for NaN"
     ):
         cache.ranges(["image", "bad"], 8)
 

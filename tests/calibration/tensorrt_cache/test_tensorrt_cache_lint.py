@@ -72,16 +72,16 @@ def test_a_cache_that_fits_its_graph_record_and_version_has_no_finding() -> None
         (cache(relu="7f800000"), "no-scale", "error", "its scale is inf (7f800000)"),
         (cache(relu="7fc00000"), "no-scale", "error", "its scale is nan (7fc00000)"),
         (cache(relu="bc010204"), "no-scale", "error", "its scale is -0.00787402 (bc010204)"),
-        (cache(relu="0"), "zero-scale", "warning", "its scale is 0"),
+        (cache(relu="0"), "zero-scale", "error", "its scale is 0"),
         (cache(relu="00000001"), "absurd-scale", "warning", "its scale 1.4013e-45 covers up to 1.77965e-43"),
         (cache(relu="7f000000"), "absurd-scale", "warning", "its scale 1.70141e+38 covers up to 2.16079e+40"),
         (cache() + b"relu: 3c010204\n", "listed-twice", "warning", "it stands in line 4 already, with the same scale"),
         (cache().replace(b"\n", b"\r\n"), "windows-line-ends", "warning", "7 lines end as in Windows"),
         (cache("TRT-100300-EntropyCalibrator2"), "other-calibrator", "error", "'EntropyCalibrator2' is none of Entro"),
         (cache("TRT-110000-EntropyCalibration2"), "no-cache-any-more", "error", "TensorRT 11.0.0 takes no cache"),
-        (cache(relu=None), "missing-tensor", "error", "1 tensors of the graph have no scale: 'relu'"),
-        (cache(softmax=None), "missing-elsewhere", "warning", "1 tensors of the graph have no scale: 'softmax'"),
-        (cache(other="3c010204"), "unknown-tensor", "warning", "1 tensors are not in the graph: 'other'"),
+        (cache(relu=None), "missing-tensor", "error", "1 tensor of the graph has no scale: 'relu'"),
+        (cache(softmax=None), "missing-elsewhere", "warning", "1 tensor of the graph has no scale: 'softmax'"),
+        (cache(other="3c010204"), "unknown-tensor", "warning", "1 tensor is not in the graph: 'other'"),
         (cache(softmax="3f800000"), "amax-for-scale", "error", "scale 1 covers up to 127, and Softmax gives at most 1"),
     ],
 )
@@ -103,8 +103,35 @@ def test_digits_from_the_other_end_are_one_finding() -> None:
 
 def test_a_renamed_tensor_is_found_from_both_sides() -> None:
     missing, unknown = found(cache(**{"/Conv/output": None, "Conv_output:0": "3c010204"}))
-    assert missing.what == "1 tensors of the graph have no scale: '/Conv/output' (was it renamed to 'Conv_output:0'?)"
-    assert unknown.what == "1 tensors are not in the graph: 'Conv_output:0' (is it '/Conv/output'?)"
+    assert missing.what == "1 tensor of the graph has no scale: '/Conv/output' (was it renamed to 'Conv_output:0'?)"
+    assert unknown.what == "1 tensor is not in the graph: 'Conv_output:0' (is it '/Conv/output'?)"
+
+
+def test_only_a_name_that_the_graph_does_not_have_is_another_one_renamed() -> None:
+    net = NetworkBuilder()
+    x, names = "image", [f"relu_{index}" for index in range(12)]
+    for index, name in enumerate(names):
+        x = net.node("Relu", net.conv(x, 16 if index else 1, 16, output=f"conv_{index}"), output=name)
+    graph = LintedGraph(net.model({"image": ["batch", 1, 8, 8]}, {x: ["batch", 16, 8, 8]}), GRAPH_SHA256)
+    listed = [*(f"conv_{index}" for index in range(12)), "image", *names]
+    given = [f"{name}_renamed" if name in ("relu_1", "relu_10") else name for name in listed]
+    lines = ["TRT-100300-EntropyCalibration2", *(f"{name}: 3c010204" for name in given), ""]
+    missing, unknown = lint_cache(Subject("\n".join(lines).encode(), None, graph, None))
+    assert "'relu_1' (was it renamed to 'relu_1_renamed'?), 'relu_10' (was it renamed to 'relu_10_re" in missing.what
+    assert "'relu_1_renamed' (is it 'relu_1'?), 'relu_10_renamed' (is it 'relu_10'?)" in unknown.what
+    lines = [line for line in lines if "renamed" not in line]
+    (missing,) = lint_cache(Subject("\n".join(lines).encode(), None, graph, None))
+    assert missing.what == "2 tensors of the graph have no scale: 'relu_1', 'relu_10'"
+
+
+def test_a_zero_of_what_tensorrt_invented_is_none_of_the_graph() -> None:
+    zeros = cache(**{"(Unnamed Layer* 3) [Constant]_output": "0", "/a/Conv_output_0": "0", "mean": "0"})
+    (finding,) = found(zeros)
+    assert (finding.rule, finding.node) == ("zero-scale", "line 5, tensor 'mean'")
+    (error, warning) = found(zeros, graph=False)
+    assert (error.rule, error.severity, error.node) == ("zero-scale", "error", "line 5, tensor 'mean'")
+    assert (warning.rule, warning.severity) == ("zero-scale-elsewhere", "warning")
+    assert warning.node == "line 9, tensor '/a/Conv_output_0'"
 
 
 def test_many_tensors_are_counted() -> None:
@@ -150,7 +177,7 @@ def test_a_cache_without_a_record_is_of_another_model_where_no_name_fits() -> No
 
 def test_errors_come_first_and_every_rule_has_a_name_of_its_own() -> None:
     severities = [finding.severity for finding in found(cache(relu="0", mean="7f800000", softmax=None))]
-    assert severities == ["error", "warning", "warning"]
+    assert severities == ["error", "error", "warning"]
     assert len({rule.name for rule in CACHE_RULES}) == len(CACHE_RULES)
 
 

@@ -103,9 +103,29 @@ def test_the_same_ranges_are_written_for_another_tensorrt(model: Path) -> None:
 @pytest.mark.parametrize(
     ("scales", "said"),
     [
-        ({"x": "3c010204"}, r"lacks the scale of 1 tensors that the graph needs: 'r1'; it was made for another graph"),
+        ({"x": "3c010204"}, r"lacks the scale of 1 tensor that the graph needs: 'r1'; it was made for another graph"),
         ({"x": "3c010204", "R1:0": "3c010204"}, r"'r1' \(there is 'R1:0'\)"),
-        ({"x": "0", "r1": "7f800000"}, r"2 tensors .*: 'x' has 0, which is no scale; 'r1' has inf, which is no scale"),
+        (
+            {"x": "3c010204", "r1_renamed": "3c010204", "r2": "3c010204"},
+            r": 'r1' \(there is 'r1_renamed'\); it was made",
+        ),
+        ({"x": "3c010204", "r2": "3c010204", "c1": "3c010204"}, r"needs: 'r1'; it was made for another graph"),
+        (
+            {"x": "0", "r1": "3c010204"},
+            r"line 2, tensor 'x': its scale is 0; the tensor was zero on all .*write 3f800000",
+        ),
+        (
+            {"x": "3c010204", "r1": "7f800000"},
+            r"'r1': its scale is inf \(7f800000\); no INT8 .* look for NaN, infinity",
+        ),
+        (
+            {"x": "3c010204", "r1": "3c010204", "r2": "ff800000", "y": "0"},
+            r"'r2': its scale is -inf .*; line 5, tensor 'y'",
+        ),
+        (
+            {"x": "0402013c", "r1": "0402013c"},
+            r"from the other end; so are 2 of 2 scales; TensorRT reads the digits as a big",
+        ),
         ({"x": "3c01020g"}, r"calib\.cache:2: the scale of 'x' is '3c01020g', not the hexadecimal digits"),
     ],
 )
@@ -113,6 +133,16 @@ def test_a_cache_that_does_not_serve_is_refused(model: Path, scales: dict[str, s
     with pytest.raises(DataRejected, match=said):
         converted(model, foreign(model.parent, **scales))
     assert not (model.parent / "from").exists()
+
+
+def test_what_the_linter_warns_of_is_said_and_what_tensorrt_alone_would_mind_is_not(model: Path) -> None:
+    given = foreign(model.parent, x="3c010204", r1="7149f2ca", other="7f800000")
+    given.write_text(given.read_text().replace("TRT-8601-EntropyCalibration2", "TRT-8601-LegacyCalibration"))
+    outcome = converted(model, given)
+    assert [each["rule"] for each in outcome.document["warnings"]] == ["absurd-scale", "unknown-tensor"]
+    told = shown(outcome, 200)
+    assert "warning [absurd-scale] line 3, tensor 'r1': its scale 1e+30 covers up to 1.27e+32\n    why: " in told
+    assert "1 scale of calib.cache belongs to no tensor of the graph" in told
 
 
 def test_a_cache_that_was_changed_or_is_of_another_model_is_refused(model: Path) -> None:

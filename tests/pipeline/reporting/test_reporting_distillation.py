@@ -26,6 +26,7 @@ from sample_reports import (
     words,
 )
 
+from calibration.counting import counted
 from pipeline.reporting import formats, search, training
 from pipeline.reporting.html import html_from_report
 from pipeline.reporting.lines import BOTTOM_PX, MOST_POINTS, TOP_PX, Line, thinned
@@ -339,7 +340,7 @@ def test_samples_are_called_what_they_are() -> None:
     assert "test image" not in page
     assert page.count("bootstrap over samples") == 1
     assert "300 test sequences, classification, intervals: bootstrap over samples" in markdown_from_report(report)
-    assert [formats.counted(1, "image"), formats.counted(2, "series")] == ["1 image", "2 series"]
+    assert [counted(1, "image"), counted(2, "series")] == ["1 image", "2 series"]
 
 
 def test_a_metric_below_zero_has_its_place_on_the_scale() -> None:
