@@ -1,4 +1,4 @@
-"""Latency of several graphs on this CPU, interleaved, in a process of its own.
+"""Latency of several graphs on this CPU, in rounds of another order each, in a process of its own.
 
     python -m benchmarks.calibrating.graph_latency '{"graphs": {"fp32": "model.onnx"}, "images": "images.npy", ...}'
 
@@ -12,6 +12,8 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.calibrating.image_file import read_batches
 from benchmarks.calibrating.quantizing import float_session
 
@@ -22,10 +24,13 @@ def main() -> None:
     asked = json.loads(sys.argv[1])
     sessions = {name: float_session(path, asked["threads"]) for name, path in asked["graphs"].items()}
     images = list(read_batches(Path(asked["images"]), 8, 1))  # rotated, so that none stays in a cache
-    found: dict[str, list[float]] = {name: [] for name in sessions}
+    names, random = list(sessions), np.random.default_rng(0)
+    found: dict[str, list[float]] = {name: [] for name in names}
     started_s = time.perf_counter()
     for number in range(asked["rounds"] + WARM_UP_ROUNDS):
-        for name, (session, feed) in sessions.items():
+        turns = [names[place] for place in random.permutation(len(names))]  # what runs after FP32 finds its caches full
+        for name in turns:
+            session, feed = sessions[name]
             image = images[number % len(images)]
             began_s = time.perf_counter()
             session.run(None, {feed: image})
