@@ -167,6 +167,7 @@ def _quantize(
             images=images,
             channel_extremes=channel_extremes,
             bf16=bf16,
+            sketches=tuple(sketches or ()),
         )
         return quantize(request, progress_of(quiet), cancellation)
 

@@ -48,7 +48,9 @@ Labels_ = Annotated[
 ]
 Sketches_ = Annotated[
     list[Path] | None,
-    typer.Option(help="A file of edgestill calibrate, in place of --data; repeated: one for each shard."),
+    typer.Option(
+        help="A file of edgestill calibrate, one for each shard, for the ranges; --data beside it is for repairs alone."
+    ),
 ]
 Cache_ = Annotated[
     Path | None, typer.Option(help="A calibration cache of TensorRT, in place of --data: its scales, bit for bit.")

@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 import typer
 
-Source = Literal["--data", "--sketches", "--cache", "--explain"]
+Source = Literal["--data", "--sketches", "--sketches with --data", "--cache", "--explain"]
 
 _ALWAYS: Final = frozenset({"model", "family", "as_json", "quiet"})
 _USES: Final[dict[Source, frozenset[str]]] = {
@@ -16,6 +16,8 @@ _USES: Final[dict[Source, frozenset[str]]] = {
     "--explain": frozenset({"explain"}),
 }
 """The parameters of the command by name; `--data` uses all that no other source brings."""
+_OF_THE_PASS: Final = frozenset({"images", "channel_extremes"})
+"""What sketches have decided already."""
 
 
 def source_of_ranges(context: typer.Context) -> Source:
@@ -25,7 +27,9 @@ def source_of_ranges(context: typer.Context) -> Source:
     """
     given = {name for name in context.params if _is_given(context, name)}
     source = _named(given)
-    used = _USES[source] if source != "--data" else given - {"sketches", "cache"}
+    used = _USES.get(source, given - {"cache"})
+    if source == "--sketches with --data":
+        used -= _OF_THE_PASS
     unused = sorted(_option(name) for name in given - used - _ALWAYS)
     if unused:
         raise typer.BadParameter(f"{source} makes no use of {', '.join(unused)}: {_remedy(source, unused)}")
@@ -40,6 +44,8 @@ def refuse_options(context: typer.Context, names: Sequence[str], subject: str) -
 
 
 def _named(given: set[str]) -> Source:
+    if {"sketches", "data"} <= given:
+        return "--sketches with --data"
     for source in ("--sketches", "--cache", "--data", "--explain"):
         if source.removeprefix("--") in given:
             return source
@@ -50,7 +56,11 @@ def _remedy(source: Source, unused: list[str]) -> str:
     rest = "it" if len(unused) == 1 else "them"
     if source == "--explain":
         return f"give --data too, or leave {rest} out"
-    return f"leave {rest} out" if "--data" in unused else f"leave {rest} out, or give --data in place of {source}"
+    if "--data" in unused or source == "--sketches with --data":
+        return f"leave {rest} out"
+    if source == "--sketches" and not {*map(_option, _OF_THE_PASS)} & {*unused}:
+        return f"leave {rest} out, or give --data too"
+    return f"leave {rest} out, or give --data in place of {source}"
 
 
 def _is_given(context: typer.Context, name: str) -> bool:

@@ -82,7 +82,8 @@ def judging_notes(request: QuantizeRequest, judging: Judging, found: Mapping[str
     labelled = ", with labels" if judging.data.labels is not None else ""
     yield f"judged by {metric} on the {judging.data.samples} samples of the {judging.data.called}{labelled}"
     if request.validation is None:
-        yield "the ranges were measured on the same samples: give others with --validation for a fair judgement"
+        may = "may have been" if request.sketches else "were"
+        yield f"the ranges {may} measured on the same samples: give others with --validation for a fair judgement"
     yield from notes(found, judging)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +19,16 @@ from pipeline.files.workspace import disk_errors_explained
 from pipeline.process.cancellation import Cancellation
 from pipeline.process.progress import Progress
 from pipeline.quantizing.inputs.calibration_images import images_from_text
-from pipeline.quantizing.inputs.calibration_inputs import data_from
+from pipeline.quantizing.inputs.calibration_inputs import data_from, require_files
 from pipeline.quantizing.inputs.graph_inputs import GraphInput, graph_inputs, size_of_batches
-from pipeline.quantizing.quantization import quantized
+from pipeline.quantizing.quantization import quantized, quantized_from_sketches
 from pipeline.quantizing.quantized import PLACEMENT, Quantized, placement_document
 from pipeline.quantizing.sensitivity.mixed_precision import FamilyFound, judged, sensitivity_document
 from pipeline.quantizing.settings import (
+    MOVING_REPAIRS,
     CalibrationData,
     QuantizationSettings,
+    Repair,
     check_repair_beside_caches,
     checked_cache_versions,
     checked_families,
@@ -56,7 +58,10 @@ def quantize(request: QuantizeRequest, progress: Progress, cancellation: Cancell
     data = data_of(request, inputs, batch_size)
     partial = to.path(PARTIAL)
     judge = repair_judge_of(request, inputs, batch_size, judging, progress, cancellation)
-    result = quantized(request.model, data, request.settings, progress, cancellation, partial, judge=judge)
+    if request.sketches:
+        result = quantized_from_sketches(request.model, request.sketches, request.settings, data, judge)
+    else:
+        result = quantized(request.model, data, request.settings, progress, cancellation, partial, judge=judge)
     found: Mapping[str, FamilyFound] = {}
     if judging is not None:
         result, found = judged(result, judging, progress, cancellation)
@@ -64,6 +69,11 @@ def quantize(request: QuantizeRequest, progress: Progress, cancellation: Cancell
     files = write_graphs(result, to, request.settings, request.model)
     partial.unlink(missing_ok=True)
     notes = [*result.notes()]
+    if request.sketches:
+        notes.append(
+            f"the ranges are of the {result.sketches.images} images of --sketches; "
+            f"all else saw the {data.samples} of {request.data}"
+        )
     costs: dict[str, Any] = {}
     if judging is not None:
         notes += judging_notes(request, judging, found)
@@ -102,9 +112,9 @@ def check(request: QuantizeRequest) -> None:
         check_repair_beside_caches(checked_repair(request.repair), request.cache_versions)
     except ValueError as error:
         raise RecipeError(str(error)) from error
-    for path in (request.model, request.data, request.preprocess, request.validation, request.labels):
-        if isinstance(path, Path) and not path.exists():
-            raise RecipeError(f"{path}: there is no such file or folder")
+    require_files(*request.files)
+    if request.sketches:
+        _refuse_a_second_pass(checked_repair(request.repair))
     judges = request.budget is not None or request.sensitivity != "off" or checked_repair(request.repair)
     if (request.validation or request.labels) and not judges:
         raise RecipeError("--validation and --labels judge graphs: give --max-drop, --min-sqnr or a repair with them")
@@ -112,8 +122,20 @@ def check(request: QuantizeRequest) -> None:
         latencies_of(request)
 
 
+def _refuse_a_second_pass(repair: Sequence[Repair]) -> None:
+    """Raises RecipeError for repairs that change what is measured: sketches are of the graph as it was."""
+    moved = [each for each in repair if each in MOVING_REPAIRS]
+    if moved:
+        others = " ".join(f"--repair {each}" for each in repair if each not in moved)
+        rest = f"write {others}" if others else "leave it out"
+        raise RecipeError(
+            f"repair '{moved[0]}' measures all data again, and --sketches are of the graph as it was: {rest}, "
+            "or give all data with --data and no --sketches"
+        )
+
+
 def data_of(request: QuantizeRequest, inputs: Mapping[str, GraphInput], size: int) -> CalibrationData:
-    """What the ranges are measured on."""
+    """What the ranges are measured on, sketches aside, and repairs are made from."""
     return data_from(request.data, request.preprocess, inputs, size)
 
 

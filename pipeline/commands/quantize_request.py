@@ -48,6 +48,8 @@ class QuantizeRequest:
     channel_extremes: bool = False
     bf16: bool = False
     """Whether bf16.onnx is written too."""
+    sketches: tuple[Path, ...] = ()
+    """Files of edgestill calibrate, one a shard, that the ranges come from; `data` is then for what else needs data."""
 
     @property
     def destination(self) -> Destination:
@@ -57,7 +59,7 @@ class QuantizeRequest:
     @property
     def files(self) -> tuple[Path, ...]:
         """What is read."""
-        given = (self.model, self.data, self.preprocess, self.validation, self.labels)
+        given = (self.model, self.data, self.preprocess, self.validation, self.labels, *self.sketches)
         return tuple(path for path in given if isinstance(path, Path))
 
     @property

@@ -26,6 +26,8 @@ from pipeline.quantizing.tensorrt_ranges import check_graph_beside_caches
 if TYPE_CHECKING:
     from rich.console import Console
 
+NO_REPAIR = "no repair was tried, since there are no data: some of them are enough, with --data beside --sketches"
+
 
 @dataclass(frozen=True)
 class SketchesRequest:
@@ -62,7 +64,7 @@ def quantize_sketches(request: SketchesRequest) -> Outcome:
     earlier = EarlierFiles.beside(to)
     files = write_graphs(result, to, settings, request.model)
     removed = earlier.remove((*files, request.model, *request.sketches), map(to.path, result.missing_graphs()))
-    notes = [*result.notes(), "no repair was tried: it needs --data"]
+    notes = [*result.notes(), NO_REPAIR]
     document = {
         "model": str(request.model),
         "images": result.sketches.images,

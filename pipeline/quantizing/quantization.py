@@ -77,16 +77,25 @@ def _moved(found: Measured, settings: QuantizationSettings, repairs: Repairs | N
     return found if model is found.model else found.over(model, data, settings)
 
 
-def quantized_from_sketches(graph: Path, sketches: Sequence[Path], settings: QuantizationSettings) -> Quantized:
-    """From the files that `edgestill calibrate` wrote, one a shard, without repair, which needs data.
+def quantized_from_sketches(
+    graph: Path,
+    sketches: Sequence[Path],
+    settings: QuantizationSettings,
+    data: CalibrationData | None = None,
+    judge: RepairJudge | None = None,
+) -> Quantized:
+    """From the files that `edgestill calibrate` wrote, one a shard, of any data.
 
-    Raises what `quantized` raises.
+    `data` is what repairs are made from, some of what was measured; without any none is tried. Repairs that move
+    channels are not for it. Raises what `quantized` raises.
     """
     from calibration.statistics.origin import graph_digest, merged_shards
 
     with quantization_errors_explained(graph.name):
         model = prepared_graph(graph)
-        return _quantized(Measured(model, merged_shards(sketches, graph_digest(model))), settings, None, None)
+        merged = merged_shards(sketches, graph_digest(model))
+        repairs = Repairs(model, data, settings, judge) if data is not None and settings.repair else None
+        return _quantized(Measured(model, merged), settings, repairs, data)
 
 
 def _quantized(

@@ -6,9 +6,11 @@ from tiny_run import run_edgestill
 from pipeline.errors import RecipeError
 
 REFUSED = {
-    "--sketches a.npz --threads 2": "--sketches makes no use of --threads: leave it out, or give --data in place of",
+    "--sketches a.npz --threads 2": "--sketches makes no use of --threads: leave it out, or give --data too.",
     "--sketches a.npz --max-drop 1 --explain": "--sketches makes no use of --explain, --max-drop: leave them out, or",
-    "--sketches a.npz --data x.npz": "--sketches makes no use of --data: leave it out.",
+    "--sketches a.npz --images 8": "--sketches makes no use of --images: leave it out, or give --data in place of",
+    "--sketches a.npz --data x.npz --images 8": "--sketches with --data makes no use of --images: leave it out.",
+    "--sketches a.npz --data x.npz --cache c": "--sketches with --data makes no use of --cache: leave it out.",
     "--cache a.cache --method entropy": "--cache makes no use of --method: leave it out, or give --data in place of",
     "--cache a.cache --data x.npz --repair bias": "--cache makes no use of --data, --repair: leave them out.",
     "--explain --batch-size 8": "--explain makes no use of --batch-size: give --data too, or leave it out.",

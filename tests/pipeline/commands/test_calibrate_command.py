@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from own_graph import network, quantized, samples, saved
+from small_training import invoke
 from stops_after import StopsAfter
 
 from calibration.statistics import Sketches
@@ -18,6 +20,7 @@ from pipeline.commands.quantize_sketches import SketchesRequest, quantize_sketch
 from pipeline.errors import Cancelled, DataRejected, RecipeError
 from pipeline.process.cancellation import Cancellation
 from pipeline.process.progress import PlainProgress, QuietProgress
+from pipeline.quantizing.repairing.repair import HELD_SAMPLES
 
 
 @pytest.fixture
@@ -52,6 +55,52 @@ def test_shards_in_any_order_give_the_bytes_of_one_pass(model: Path, data: Path)
     quantized(model, data)
     for name in ("own.sketches.npz", "own.ranges.json", "own.fp16.onnx"):
         assert (model.parent / "merged" / name).read_bytes() == (model.parent / "out" / name).read_bytes()
+
+
+def written_by(*command: str | Path) -> dict[str, bytes]:
+    out = Path(command[-1])
+    done = invoke("quantize", *command, "-q")
+    assert done.exit_code == 0, done.stderr
+    return {file.name: file.read_bytes() for file in out.iterdir()}
+
+
+def test_shards_with_the_begin_of_the_data_give_the_bytes_of_one_pass_and_its_repairs(model: Path) -> None:
+    data = saved(model.with_name("all.npz"), x=samples(80))
+    part = saved(model.with_name("part.npz"), x=samples(80)[:HELD_SAMPLES])
+    shards = [each for number in (1, 2) for each in ("--sketches", calibrated(model, data, f"{number}/2"))]
+    asked = (model, "--family", "tensorrt", "--family", "cpu", "--tensorrt-version", "10.3.0")
+    whole = written_by(*asked, "--data", data, "-o", model.parent / "whole")
+    merged = written_by(*asked, *shards, "--data", part, "-o", model.parent / "merged")
+    assert merged == whole
+    document = json.loads(merged["own.placement.json"])
+    assert {trial["repair"] for trial in document["repairs"]} >= {"rounding", "bias"}
+
+
+def test_shards_are_judged_on_the_data_beside_them(model: Path, data: Path) -> None:
+    sketches = calibrated(model, data)
+    part = saved(model.with_name("part.npz"), x=samples(21)[:18])
+    asked = (model, "--sketches", sketches, "--data", part, "--family", "tensorrt", "--min-sqnr", "5")
+    done = invoke("quantize", *asked, "-o", model.parent / "judged", "-q")
+    assert done.exit_code == 0, done.stderr
+    said = " ".join(done.stdout.split())
+    assert f"the ranges are of the 21 images of --sketches; all else saw the 18 of {part}" in said
+    assert "on the 18 samples of the calibration data the ranges may have been measured on the same samples" in said
+
+
+def test_repairs_that_would_measure_again_are_refused_beside_shards(model: Path, data: Path) -> None:
+    sketches = calibrated(model, data)
+    asked = ("quantize", model, "--sketches", sketches, "--data", data, "--family", "tensorrt", "-q")
+    auto, shift = invoke(*asked, "--repair", "auto"), invoke(*asked, "--repair", "shift")
+    assert (auto.exit_code, shift.exit_code) == (2, 2)
+    assert "repair 'equalize' measures all data again, and --sketches are of the graph as it was: write" in auto.stderr
+    assert "write --repair widen --repair rounding --repair bias, or give all data with --data and no" in auto.stderr
+    assert "repair 'shift' measures all data again, and --sketches are of the graph as it was: leave it" in shift.stderr
+
+
+def test_without_data_a_line_says_that_no_repair_was_tried(model: Path, data: Path) -> None:
+    done = invoke("quantize", model, "--sketches", calibrated(model, data), "--family", "tensorrt", "-q")
+    assert done.exit_code == 0, done.stderr
+    assert "no repair was tried, since there are no data: some of them are enough, with --data beside" in done.stdout
 
 
 def test_a_missing_shard_and_one_given_twice_are_refused(model: Path, data: Path) -> None:
