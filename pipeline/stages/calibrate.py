@@ -56,7 +56,7 @@ class Calibrate(Stage):
     """`[calibrate]`."""
 
     name: ClassVar[str] = "calibrate"
-    version: ClassVar[int] = 22
+    version: ClassVar[int] = 23
     needs: ClassVar[tuple[type[Artifact], ...]] = (Splits, Graph)
     makes: ClassVar[type[Artifact]] = Graphs
     tools: ClassVar[tuple[str, ...]] = ("onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
