@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from calibration.counting import counted
 from calibration.statistics.origin import Shard
 from pipeline.commands.outcome import Outcome
 from pipeline.errors import RecipeError
@@ -96,7 +97,8 @@ def sketched(
         "tensors": len(sketches.tensors),
         "file": str(file),
     }
-    line = f"{sketches.images} of {data.samples} samples, {len(sketches.tensors)} tensors; wrote {file}"
+    measured_of = f"{sketches.images} of {counted(data.samples, 'sample')}, {counted(len(sketches.tensors), 'tensor')}"
+    line = f"{measured_of}; wrote {file}"
     return Outcome(document, lambda console: console.print(line, markup=False, soft_wrap=True))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from calibration.counting import counted
 from pipeline.quantizing.calibration_notes import confidence_notes, images_notes, value_notes
 from pipeline.quantizing.float_forms import Float16, Ranged
 from pipeline.quantizing.repairing.repair_trial import Trial
@@ -82,7 +83,7 @@ class Quantized:
     def findings(self, modules: Mapping[str, str] | None = None) -> Iterator[Finding]:
         """What the images say of the ranges; `modules` are the source modules of nodes, where they are known."""
         if self.sketches.images < FEW_IMAGES:
-            few = f"ranges of {self.sketches.images} images are shaky: a few hundred are usual"
+            few = f"ranges of {counted(self.sketches.images, 'image')} are shaky: a few hundred are usual"
             yield Finding(severity="warning", message=few)
         if self.sketches.origin is not None:
             yield from images_notes(self.sketches.origin, self.evidence.confidence)
@@ -99,9 +100,9 @@ class Quantized:
                 yield f"{family}: {placement.speed.in_words()}"
         yield from self.missing_graphs().values()
         if kept := len(self.float16.kept_in_float32):
-            yield f"fp16: {kept} nodes stay FP32; {PLACEMENT} says why"
+            yield f"fp16: {counted(kept, 'node')} left in FP32; {PLACEMENT} says why"
         if BFLOAT16 in self.beside_float16 and (kept := len(self.beside_float16[BFLOAT16].kept_in_float32)):
-            yield f"bf16: {kept} nodes stay FP32; {PLACEMENT} says why"
+            yield f"bf16: {counted(kept, 'node')} left in FP32; {PLACEMENT} says why"
 
 
 def placement_document(quantized: Quantized) -> dict[str, Any]:

@@ -149,7 +149,8 @@ def notes(found: Mapping[str, FamilyFound], judging: Judging) -> Iterator[str]:
     yield from _float_notes(found, judging)
     for family, each in found.items():
         if each.costs.whole is not None:
-            yield f"{family}: all in INT8 gives {in_words(each.costs.whole, each.metric)} ({each.samples} samples)"
+            lost, samples = in_words(each.costs.whole, each.metric), counted(each.samples, "sample")
+            yield f"{family}: all in INT8 gives {lost} ({samples})"
         if each.float_time is not None:
             yield f"{family}: {each.int8_share:.1%} of the multiply-adds in INT8; {each.float_time.in_words()}"
         if each.choice is None:
@@ -170,7 +171,7 @@ def _float_notes(found: Mapping[str, FamilyFound], judging: Judging) -> Iterator
     if own is None or judging.yardstick is None or judging.data.labels is None:
         return
     metric = judging.yardstick.metric
-    yield f"FP32's own {metric}: {own:.1%} ({judging.data.samples} samples)"
+    yield f"FP32's own {metric}: {own:.1%} ({counted(judging.data.samples, 'sample')})"
     frequent = judging.yardstick.most_frequent(judging.data.labels)
     if frequent is not None and own <= frequent + 1e-12:
         yield (

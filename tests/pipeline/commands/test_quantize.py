@@ -10,7 +10,12 @@ import pytest
 from own_graph import network, quantized, samples, saved, shown
 from PIL import Image
 
+from pipeline.commands.quantize import quantize
+from pipeline.commands.quantize_request import QuantizeRequest
 from pipeline.errors import DataRejected, NotAcceptable, RecipeError
+from pipeline.process.cancellation import Cancellation
+from pipeline.process.progress import QuietProgress
+from pipeline.quantizing.sensitivity.budget import Budget
 
 
 @pytest.fixture
@@ -110,6 +115,16 @@ def test_a_folder_of_images_calibrates_with_its_preprocessing(model: Path, tmp_p
     Image.fromarray(np.zeros((9, 8), np.uint8)).save(folder / "large.png")
     with pytest.raises(DataRejected, match="images have different sizes; give --preprocess with resize, crop"):
         quantized(model, folder, preprocess=preprocess)
+
+
+def test_one_of_a_thing_is_said_in_the_singular(model: Path) -> None:
+    data = saved(model.with_name("x.npz"), x=samples())
+    request = QuantizeRequest(
+        model, data, ("tensorrt",), "minmax", None, None, 8, 1, repair=(), images="1", budget=Budget(min_sqnr_db=5)
+    )
+    said = shown(quantize(request, QuietProgress(), Cancellation()), 200)
+    assert "ranges of 1 image are shaky" in said
+    assert "budget met (1 placement tried, 0 of 2 layers spared)" in said
 
 
 def test_ranges_of_few_images_are_called_shaky_and_those_of_many_are_not(model: Path) -> None:
