@@ -49,7 +49,7 @@ Labels_ = Annotated[
 Sketches_ = Annotated[
     list[Path] | None,
     typer.Option(
-        help="A file of edgestill calibrate, one for each shard, for the ranges; --data beside it is for repairs alone."
+        help="A file of edgestill calibrate, one for each shard, for the ranges; --data beside it is for all else."
     ),
 ]
 Cache_ = Annotated[
