@@ -15,6 +15,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from calibration.errors import GraphRefused
 from calibration.external_data import is_large, session_of
+from calibration.graph import Graph
 
 _BLOCKED_DOMAIN = "com.microsoft.nchwc"
 _BLOCK_SIZES = (16, 8)
@@ -144,6 +145,6 @@ def _set_outputs(optimized: ModelProto, names: Sequence[str]) -> None:
     del graph.output[:]
     graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in dict.fromkeys(names))
     readers = Counter(name for node in graph.node for name in node.input)
-    readers.update(names)
+    readers.update((*names, *Graph(optimized).captured))
     for node in [node for node in graph.node if node.op_type == "ReorderOutput" and not readers[node.output[0]]]:
         graph.node.remove(node)

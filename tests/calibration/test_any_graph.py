@@ -140,6 +140,13 @@ def test_control_flow_stays_float_and_says_so_while_the_convolutions_around_it_a
     assert decision(placement, "first") == decision(placement, "second") == (True, "both-operands")
 
 
+def test_what_only_a_branch_reads_is_measured_as_the_branch_reads_it() -> None:
+    text = CONTROL_FLOW.replace("[sum] z = Add(r, b)", "[sum] z = Add(d, b)")
+    _, ranges = measured(text)
+    assert ranges.of("r").low == 0.0
+    assert ranges.of("b").high == pytest.approx(2 * ranges.of("r").high)
+
+
 def test_what_a_subgraph_reads_keeps_its_name_and_type_in_half_precision() -> None:
     model, ranges = measured(CONTROL_FLOW)
     half, kept = with_float16_rest(quantize(model, ranges, place(model, "tensorrt-rtx")), model, ranges)
