@@ -22,6 +22,7 @@ from pipeline.quantizing.tensorrt_ranges import MEASURED_GRAPH, RANGE_TABLE
 if TYPE_CHECKING:
     from calibration.tensorrt_cache.origin import CacheOrigin
 
+_RANGES = "ranges.json"
 _CACHE = r"tensorrt-\d+\.\d+\.\d+(?:-\w+)?\.cache"
 _FORMS = ("int8.onnx", "int8+fp16.onnx", "fp8.onnx")
 
@@ -35,15 +36,19 @@ class EarlierFiles:
     for_tensorrt: tuple[Path, ...]
     """The measured graph, its range table, caches and their records."""
     judged: tuple[Path, ...]
+    ranges: Path
+    ranges_sha256: str
+    """Of the ranges that all of them are of; empty where there were none."""
 
     @classmethod
     def beside(cls, to: Destination) -> EarlierFiles:
         """By name, and by what our own records say where somebody else may have given a file that name."""
         if not to.folder.is_dir():
-            return cls((), (), ())
+            return cls((), (), (), to.path(_RANGES), "")
         with disk_errors_explained(to.folder):
             quantized = (*_of_families(to), *_of_sixteen_bits(to))
-            return cls(quantized, (*_measured(to), *_of_tensorrt(to)), tuple(_of_judging(to)))
+            for_tensorrt = (*_measured(to), *_of_tensorrt(to))
+            return cls(quantized, for_tensorrt, tuple(_of_judging(to)), to.path(_RANGES), _sha256(to.path(_RANGES)))
 
     def of_calibration(self, cache: Path) -> tuple[Path, ...]:
         """What is of the same calibration as a cache, where that is one of these itself."""
@@ -52,15 +57,21 @@ class EarlierFiles:
     def remove(self, kept: Iterable[Path], missing: Iterable[Path] = ()) -> list[Path]:
         """All but what this run wrote or read, and graphs that it found to have no such form; gives what was there.
 
-        To be called when all is written: a run that ends before has lost nothing.
+        Where the ranges are the same, so is the calibration, and graphs for other runtimes stay. To be called when all
+        is written: a run that ends before has lost nothing.
         """
         spared = _resolved(kept)
-        found = dict.fromkeys((*missing, *self.quantized, *self.for_tensorrt, *self.judged))
+        same = self.ranges_sha256 != "" and _sha256(self.ranges) == self.ranges_sha256
+        found = dict.fromkeys((*missing, *self.judged, *(() if same else (*self.quantized, *self.for_tensorrt))))
         return [path for path in found if path.resolve() not in spared and _is_removed(path)]
 
 
 def removed_in_words(removed: Iterable[Path]) -> list[str]:
     return [f"removed {path}, which was of an earlier calibration" for path in removed]
+
+
+def _sha256(path: Path) -> str:
+    return sha256_of_file(path) if path.is_file() else ""
 
 
 def _resolved(paths: Iterable[Path]) -> frozenset[Path]:

@@ -62,8 +62,14 @@ def test_a_cache_does_not_outlive_its_calibration(model: Path) -> None:
 def test_what_is_for_tensorrt_and_graphs_of_other_families_go_where_none_is_asked_for(model: Path) -> None:
     quantized(model, "tensorrt", "cpu", versions=("10.3.0", "10.0.1-MinMaxCalibration"))
     other = {name.replace("10.3.0", "10.0.1-MinMaxCalibration") for name in CACHE}
-    assert removed(quantized(model, "cpu")) == OF_TENSORRT | MEASURED | CACHE | other
+    assert removed(quantized(model, "cpu", times=3)) == OF_TENSORRT | MEASURED | CACHE | other
     assert names(model) == ALWAYS | {"own.cpu.int8.onnx"}
+
+
+def test_of_the_same_data_one_family_after_the_other_stays(model: Path) -> None:
+    quantized(model, "tensorrt", versions=("10.3.0",))
+    assert removed(quantized(model, "cpu")) == set()
+    assert names(model) == ALWAYS | OF_TENSORRT | MEASURED | CACHE | {"own.cpu.int8.onnx"}
 
 
 def test_a_budget_that_is_not_asked_for_any_more_leaves_no_judgement(model: Path) -> None:
