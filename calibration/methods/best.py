@@ -75,7 +75,8 @@ def _errors(
     """By tensor and method: the sum over readers and kinds of grid of the logarithm of the squared error."""
     graph = Graph(model)
     tensors = {tensor for each in reads.values() for tensor, _ in each}
-    makers = {graph.producer[tensor].name for tensor in tensors if tensor in graph.producer}
+    read = tensors | {name for node in graph.nodes if node.name in reads for name in node.input}
+    makers = {graph.producer[name].name for name in read if name in graph.producer}  # only there is it kept
     run = SegmentedRun(model, sorted(makers | set(reads)), batches, threads)
     found: dict[str, dict[str, float]] = {
         tensor: dict.fromkeys(choices, 0.0) for tensor in tensors if tensor in choices[_OTHERWISE].tensors

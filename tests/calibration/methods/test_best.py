@@ -58,6 +58,20 @@ def test_every_tensor_gets_the_range_of_one_of_the_methods() -> None:
         assert found.of(tensor) in [ranges.of(tensor) for ranges in choices]
 
 
+def test_what_reads_a_float_tensor_beside_a_quantized_one_is_judged_too() -> None:
+    net = NetworkBuilder()
+    r = net.node("Relu", net.conv(net.node("Relu", net.conv("image", 16, 16)), 16, 16))
+    net.linear(net.spatial_mean(net.conv(r, 16, 16)), 16, 4, output="logits")
+    axes = net.weight(np.array([2, 3], np.int64))
+    net.node("Mul", r, net.node("Erf", net.node("ReduceMean", "image", axes)), output="gated")
+    outputs: dict[str, list[int | str]] = {"logits": ["batch", 4], "gated": ["batch", 16, 8, 8]}
+    model = prepared(net.model({"image": ["batch", 16, 8, 8]}, outputs))
+    batch = Batch([str(i) for i in range(16)], {"image": images(16, 16, 8, 8)})
+    sketches = collect(model, [batch], threads=1)
+    found = best_ranges(model, sketches, [place(model, "cpu-vnni")], [batch], threads=1)
+    assert set(found.tensors) == set(sketches.tensors)
+
+
 @pytest.mark.parametrize("family", ["tensorrt", "cpu-vnni", "cpu-arm64"])
 def test_the_fake_quantization_is_that_of_onnx(family: str) -> None:
     values = np.random.default_rng(0).standard_normal(1000).astype(np.float32) * 3
