@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,7 @@ def test_what_reads_a_float_tensor_beside_a_quantized_one_is_judged_too() -> Non
     net.linear(net.spatial_mean(net.conv(r, 16, 16)), 16, 4, output="logits")
     axes = net.weight(np.array([2, 3], np.int64))
     net.node("Mul", r, net.node("Erf", net.node("ReduceMean", "image", axes)), output="gated")
-    outputs: dict[str, list[int | str]] = {"logits": ["batch", 4], "gated": ["batch", 16, 8, 8]}
+    outputs: dict[str, Sequence[int | str]] = {"logits": ["batch", 4], "gated": ["batch", 16, 8, 8]}
     model = prepared(net.model({"image": ["batch", 16, 8, 8]}, outputs))
     batch = Batch([str(i) for i in range(16)], {"image": images(16, 16, 8, 8)})
     sketches = collect(model, [batch], threads=1)
