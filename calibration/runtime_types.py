@@ -66,10 +66,11 @@ def _inferred(model: ModelProto, names: Sequence[str]) -> list[ValueInfoProto]:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
     try:
-        outputs = session_of(asked, options).get_outputs()
+        session = session_of(asked, options)
     except Exception:  # its errors share no base class; the pass says of this graph what is wrong with it
         return []
-    return [_value(each) for each in outputs if each.name in set(names) and each.type in _ELEMENT_TYPES]
+    wanted = set(names)
+    return [_value(each) for each in session.get_outputs() if each.name in wanted and each.type in _ELEMENT_TYPES]
 
 
 def _value(found: Any) -> ValueInfoProto:

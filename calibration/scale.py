@@ -15,6 +15,10 @@ import numpy as np
 
 INT8_LEVELS = 127
 
+LEAST_USUAL_AMAX, LARGEST_USUAL_AMAX = 1e-6, 65504.0
+"""What no activation stays below that means something, and the largest of half precision, which the layers around INT8
+are mostly in."""
+
 LEAST_SCALE = float(np.finfo(np.float32).tiny)
 """Runtimes flush what is smaller to zero, and divide by it."""
 

@@ -52,7 +52,7 @@ def lint(model: ModelProto, family: str) -> tuple[Finding, ...]:
         Finding(rule.name, rule.severity, node, what, rule.why, rule.advice, rule.source, rule.versions)
         for rule in LINT_RULES
         if family in rule.families
-        for node, what in rule.finds(graph)
+        for node, what in rule.found(graph, family)
     ]
     if not any(finding.rule == "half-scale" for finding in found) and (problem := _why_invalid(model)) is not None:
         found.append(_invalid(problem))

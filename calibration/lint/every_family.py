@@ -10,12 +10,11 @@ from onnx import NodeProto
 
 from calibration.lint.graph import MOVING_OPERATORS, Link, QdqGraph
 from calibration.lint.rule import ANY, Found, LintRule
+from calibration.scale import LARGEST_USUAL_AMAX, LEAST_USUAL_AMAX
 from calibration.statistics.poison import LARGEST
 
 EIGHT_BITS = ("int8", "uint8", "float8e4m3fn", "float8e5m2")
 _LEAST_SCALE = np.finfo(np.float32).tiny
-_LARGEST_USUAL, _LEAST_USUAL = 65504.0, 1e-6
-"""Of a covered magnitude: the largest of half precision, and what no activation stays below that means something."""
 _LARGEST_NUMBER = {"int8": 127, "uint8": 255, "float8e4m3fn": 448, "float8e5m2": 57344}
 
 
@@ -49,9 +48,9 @@ def _absurd_scales(graph: QdqGraph) -> Found:
 def _unusual_scales(graph: QdqGraph) -> Found:
     """Of weights the large ones alone: what training brought near zero has such small ones."""
     for link, least, amax in _covered(graph):
-        if _LARGEST_USUAL < amax <= LARGEST:
+        if LARGEST_USUAL_AMAX < amax <= LARGEST:
             yield link.node.name, _covers(link, amax)
-        elif least < _LEAST_USUAL and not graph.is_constant(graph.stored(link.node.input[0])):
+        elif least < LEAST_USUAL_AMAX and not graph.is_constant(graph.stored(link.node.input[0])):
             yield link.node.name, _covers(link, least)
 
 
@@ -155,7 +154,7 @@ ANY_RULES: tuple[LintRule, ...] = (
         name="unusual-scale",
         severity="warning",
         families=ANY,
-        why=f"beyond {_LARGEST_USUAL:g} most becomes 0 and FP16 overflows; below {_LEAST_USUAL:g} it is cut off",
+        why=f"beyond {LARGEST_USUAL_AMAX:g} most becomes 0, FP16 overflows; below {LEAST_USUAL_AMAX:g} it is cut off",
         advice="look at what the tensor held on the calibration data: an outlier, a mask or a dead layer",
         source="real = scale * integer",
         versions="all",

@@ -35,3 +35,10 @@ class LintRule:
     source: str
     versions: str
     finds: Callable[[QdqGraph], Found]
+    finds_on_dla: Callable[[QdqGraph], Found] | None = None
+    """In place of `finds`, where the accelerator's layers make a difference."""
+
+    def found(self, graph: QdqGraph, family: str) -> Found:
+        """In a graph for one of its families."""
+        on_dla = self.finds_on_dla if FAMILY[family].rules == "dla" else None
+        return (on_dla or self.finds)(graph)

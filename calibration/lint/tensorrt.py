@@ -54,7 +54,12 @@ def _integer_operators(graph: QdqGraph) -> Found:
 
 
 def _one_sided(graph: QdqGraph) -> Found:
-    """Behind a MaxPool the Q/DQ pair is the pool's, as we write it for DLA in front of a layer that stays in float."""
+    for node in graph.products():
+        yield from one_sided(graph, node)
+
+
+def _one_sided_on_dla(graph: QdqGraph) -> Found:
+    """Behind a MaxPool the Q/DQ pair is the pool's, as we write it in front of a layer that stays in float."""
     for node in graph.products():
         if not any(_is_pooled(graph, name) for name in node.input[:2]):
             yield from one_sided(graph, node)
@@ -191,6 +196,7 @@ TENSORRT_RULES: tuple[LintRule, ...] = (
         source=BUILT,
         versions=RTX_VERSIONS,
         finds=_one_sided,
+        finds_on_dla=_one_sided_on_dla,
     ),
     LintRule(
         name="activation-per-channel",

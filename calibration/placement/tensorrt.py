@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 from onnx import NodeProto
 
@@ -43,9 +43,10 @@ def place_tensorrt(graph: Graph, sites: Sites, family: Family) -> None:
     for node in undecided:
         if node.op_type == "Add":
             _place_residual(graph, sites, node, family)
-    for node in undecided:  # when it is known what is read behind a Q
+    pooled, requantized = _before_q(graph, sites, _is_crossed), _before_q(graph, sites, _is_crossed_or_fused)
+    for node in undecided:
         if node.op_type not in ("Add", *COMPUTE_OPERATORS):
-            sites.refuse(node, _rule_of_other(graph, sites, node).says())
+            sites.refuse(node, _rule_of_other(node, pooled, requantized).says())
 
 
 def _place_compute(graph: Graph, sites: Sites, node: NodeProto) -> None:
@@ -100,30 +101,33 @@ def _kernel_size(graph: Graph, conv: NodeProto) -> int:
     return math.prod(size or 1 for size in shape[2:])
 
 
-def _rule_of_other(graph: Graph, sites: Sites, node: NodeProto) -> Rule:
+def _rule_of_other(node: NodeProto, pooled: Container[str], requantized: Container[str]) -> Rule:
     if node.op_type in SATURATING_OPERATORS:
         return FUSED_ACTIVATION
     if node.op_type == "ConvTranspose":
         return TRANSPOSED_CONVOLUTION
-    if node.op_type == "MaxPool" and _is_before_q(graph, sites, node, _is_crossed):
+    if node.op_type == "MaxPool" and node.name in pooled:
         return POOL_IN_INT8
-    if node.op_type in _REQUANTIZED and _is_before_q(graph, sites, node, _is_crossed_or_fused):
+    if node.op_type in _REQUANTIZED and node.name in requantized:
         return REQUANTIZING_KERNEL
     return NO_INT8_TENSORRT
 
 
-def _is_before_q(graph: Graph, sites: Sites, node: NodeProto, through: Callable[[Graph, NodeProto], bool]) -> bool:
-    """Whether all that reads the node's result reads it behind a Q, at once or after nodes that it may go through."""
-    tensor = node.output[0]
-    edges = graph.readers.get(tensor, ())
-    if not edges or tensor in graph.outputs or tensor in graph.captured:
-        return False
-    behind_q = sites.activations[tensor].readers if tensor in sites.activations else ()
-    return all(
-        (edge.node.name, edge.position) in behind_q
-        or (through(graph, edge.node) and _is_before_q(graph, sites, edge.node, through))
-        for edge in edges
-    )
+def _before_q(graph: Graph, sites: Sites, through: Callable[[Graph, NodeProto], bool]) -> set[str]:
+    """Nodes whose result is read behind a Q alone, at once or after nodes that it may go through."""
+    found: set[str] = set()
+    for node in reversed(graph.nodes):  # what reads a result comes after what writes it
+        tensor = node.output[0]
+        edges = graph.readers.get(tensor, ())
+        if not edges or tensor in graph.outputs or tensor in graph.captured:
+            continue
+        behind_q = sites.activations[tensor].readers if tensor in sites.activations else ()
+        if all(
+            (edge.node.name, edge.position) in behind_q or (edge.node.name in found and through(graph, edge.node))
+            for edge in edges
+        ):
+            found.add(node.name)
+    return found
 
 
 def _is_crossed(_: Graph, node: NodeProto) -> bool:

@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 
-from calibration.scale import INT8_LEVELS
+from calibration.scale import INT8_LEVELS, LARGEST_USUAL_AMAX, LEAST_USUAL_AMAX
 from calibration.tensorrt_cache.cache import Entry, hexadecimal
 from calibration.tensorrt_cache.subject import CacheRule, Found, Subject
 from calibration.tensorrt_cache.version import CALIBRATORS
@@ -21,9 +21,6 @@ ARITHMETIC = "real = scale * integer, the integer in [-127, 127]"
 INVENTED = re.compile(r"^\(Unnamed |^ONNXTRT_|^(?:Reshape|Transpose|Cast|Shuffle)__|_output(?:_\d+)?$")
 """Names of tensors that TensorRT's parser makes: in no ONNX file, though its names may end like the last."""
 
-_LARGEST_AMAX = 65504.0
-"""Of half precision, which the layers around INT8 are mostly in."""
-_LEAST_AMAX = 1e-6
 _LAST_WITH_CACHES = 10
 _RECALIBRATES = "TensorRT calibrates again, or fails, where the first line is not its own and its calibrator's"
 
@@ -77,18 +74,13 @@ def _zero(subject: Subject) -> Found:
 
 def _perhaps_zero(subject: Subject) -> Found:
     for entry in subject.parsed.entries:
-        if entry.scale == 0 and _is_of_graph(entry, subject) is None and _is_ambiguous(entry.tensor):
+        if entry.scale == 0 and subject.graph is None and INVENTED.search(entry.tensor):
             yield _where(entry), "its scale is 0"
 
 
 def _is_of_graph(entry: Entry, subject: Subject) -> bool | None:
     """None where no graph was given."""
     return None if subject.graph is None else entry.tensor in subject.graph.float_tensors
-
-
-def _is_ambiguous(tensor: str) -> bool:
-    """Whether an ONNX file may have the name as well as TensorRT's parser."""
-    return INVENTED.search(tensor) is not None and not tensor.startswith(("(Unnamed ", "ONNXTRT_"))
 
 
 def _wrong_byte_order(subject: Subject) -> Found:
@@ -125,7 +117,7 @@ def _line_ends(subject: Subject) -> Found:
 
 
 def _is_sane(scale: np.float32) -> bool:
-    return math.isfinite(scale) and _LEAST_AMAX <= float(scale) * INT8_LEVELS <= _LARGEST_AMAX
+    return math.isfinite(scale) and LEAST_USUAL_AMAX <= float(scale) * INT8_LEVELS <= LARGEST_USUAL_AMAX
 
 
 def _where(entry: Entry) -> str:
@@ -203,7 +195,7 @@ FILE_RULES: tuple[CacheRule, ...] = (
     CacheRule(
         "absurd-scale",
         "warning",
-        f"beyond {_LARGEST_AMAX:g} nearly all values become 0, and below {_LEAST_AMAX:g} nearly all are cut off",
+        f"beyond {LARGEST_USUAL_AMAX:g} nearly all values become 0, below {LEAST_USUAL_AMAX:g} nearly all are cut off",
         "look at what the tensor held on the calibration data: an outlier, a mask of -1e30, or a dead layer",
         ARITHMETIC,
         _absurd,

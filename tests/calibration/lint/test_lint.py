@@ -324,6 +324,12 @@ def test_a_float_layer_behind_a_pool_in_int8_is_no_finding_in_what_we_write(fami
     assert lint(model, family) == ()
 
 
+@pytest.mark.parametrize("family", ["tensorrt", "tensorrt-rtx"])
+def test_on_a_gpu_a_float_layer_behind_a_pool_in_int8_is_one_sided_as_any_other(family: str) -> None:
+    pooled = "[pool] p = MaxPool<kernel_shape = [1, 1]>(xd)"
+    assert found(graph(f"{PAIR} {pooled} [conv] y = Conv(p, w, b)"), family) == {"one-sided-product"}
+
+
 def test_the_graph_of_a_cpu_is_refused_for_tensorrt() -> None:
     errors = {f.rule for f in lint(quantized(residual(), "cpu-vnni"), "tensorrt") if f.severity == "error"}
     assert errors == {"unsigned", "integer-bias", "zero-point"}

@@ -343,6 +343,17 @@ def test_on_a_cpu_a_sum_and_a_pool_that_are_outputs_stay_float_while_convolution
     assert readers["pool"] == (("node_conv_7", 0),)
 
 
+def test_many_activations_in_a_row_before_a_q_are_placed_in_one_look_at_each() -> None:
+    net = NetworkBuilder()
+    x = net.conv("image", 1, 16)
+    for _ in range(60):  # each is read twice: looked at anew for each reader, that would be 2^60 looks
+        x = net.node("Mul", x, net.node("Sigmoid", x))
+    net.linear(net.spatial_mean(net.node("Relu", net.conv(x, 16, 16))), 16, 4, output="logits")
+    placement = place(prepared(net.model({"image": ["batch", 1, 8, 8]}, {"logits": ["batch", 4]})), "tensorrt")
+    rules = {decision.rule for decision in placement.decisions if decision.operator in ("Mul", "Sigmoid")}
+    assert rules == {"requantizing-kernel"}
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_node_has_a_decision_with_a_reason_and_the_document_repeats(family: str) -> None:
     model = prepared(unet())

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from tiny_run import TINY, command, run_edgestill, write_recipe
 
-PATIENCE_S = 180.0
+PATIENCE_S = 60.0
 
 
 def start(*arguments: str | Path) -> subprocess.Popen[str]:
